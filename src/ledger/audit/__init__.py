@@ -1,0 +1,1 @@
+"""Who changed what, when: append-only, sealed into a hash chain."""

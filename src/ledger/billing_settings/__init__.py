@@ -1,0 +1,1 @@
+"""What staff can set while Ledger runs: currency, tax, retention, mail."""

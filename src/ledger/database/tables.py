@@ -1,0 +1,248 @@
+"""The whole schema on one page, as a description that people read and `alembic check` compares.
+
+Queries are written as SQL in each feature's `store`; nothing imports these tables at run time but the migrations.
+What a table cannot say (triggers that keep issued documents unchanged) stands in the migrations.
+Amounts are integers in the currency's minor unit. Times are UTC. The job queue's tables belong to PgQueuer.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+_time = sa.DateTime(timezone=True)
+
+
+def _check(condition: str, name: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(condition, name=name)
+
+
+# The only place that holds a Lanyard user id; everything else points at the row. When the row goes, the id is gone.
+person = sa.Table(
+    "person",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("lanyard_user_id", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", _time, nullable=False),
+)
+
+# Gapless series: a number is taken here in the transaction that stores the document, so a rollback gives it back.
+counter = sa.Table(
+    "counter",
+    metadata,
+    sa.Column("series", sa.Text, primary_key=True),
+    sa.Column("last_number", sa.BigInteger, nullable=False),
+    sa.Column("last_issued_at", _time, nullable=False),
+    _check("last_number >= 0", "last_number"),
+)
+
+invoice = sa.Table(
+    "invoice",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("number", sa.Text, nullable=False, unique=True),
+    sa.Column("series", sa.Text, sa.ForeignKey("counter.series"), nullable=False),
+    sa.Column("series_number", sa.BigInteger, nullable=False),
+    sa.Column("person_id", sa.BigInteger, sa.ForeignKey("person.id")),
+    # The service that created it, by its id in Lanyard; null when staff did.
+    sa.Column("created_by_service", sa.Text),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("subtotal_minor", sa.BigInteger, nullable=False),
+    sa.Column("tax_minor", sa.BigInteger, nullable=False),
+    sa.Column("total_minor", sa.BigInteger, nullable=False),
+    sa.Column("tax_label", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("due_at", _time),
+    sa.Column("paid_at", _time),
+    sa.Column("cancelled_at", _time),
+    sa.Column("notes", sa.Text),
+    sa.Column("metadata", JSONB),
+    sa.Column("created_at", _time, nullable=False),
+    sa.UniqueConstraint("series", "series_number"),
+    _check("status in ('pending', 'paid', 'failed', 'cancelled', 'refunded')", "status"),
+    _check("subtotal_minor >= 0 and tax_minor >= 0", "not_negative"),
+    _check("subtotal_minor + tax_minor = total_minor", "sum"),
+    _check("total_minor <= 1000000000000", "total_limit"),
+    _check("currency ~ '^[A-Z]{3}$'", "currency"),
+    sa.Index("invoice_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("invoice_of_person_idx", "person_id", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("invoice_in_status_idx", "status", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("invoice_series_number_idx", "series_number"),
+    # Numbers are searched by their beginning, whatever the database's collation.
+    sa.Index("invoice_number_prefix_idx", "number", postgresql_ops={"number": "text_pattern_ops"}),
+    sa.Index(
+        "invoice_open_idx",
+        "due_at",
+        postgresql_include=["currency", "total_minor"],
+        postgresql_where=sa.text("status in ('pending', 'failed')"),
+    ),
+)
+
+invoice_line = sa.Table(
+    "invoice_line",
+    metadata,
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("quantity", sa.BigInteger, nullable=False),
+    sa.Column("unit_price_minor", sa.BigInteger, nullable=False),
+    sa.Column("total_minor", sa.BigInteger, nullable=False),
+    sa.Column("tax_rate_bp", sa.Integer, nullable=False),
+    sa.Column("product_id", UUID),
+    _check("quantity >= 1 and unit_price_minor >= 0", "not_negative"),
+    _check("quantity * unit_price_minor = total_minor", "product"),
+    _check("tax_rate_bp between 0 and 10000", "tax_rate"),
+)
+
+# Tax per rate, as EN 16931 has it: an old invoice proves its own tax after the setting changed.
+invoice_tax = sa.Table(
+    "invoice_tax",
+    metadata,
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), primary_key=True),
+    sa.Column("rate_bp", sa.Integer, primary_key=True),
+    sa.Column("net_minor", sa.BigInteger, nullable=False),
+    sa.Column("tax_minor", sa.BigInteger, nullable=False),
+)
+
+# Money that arrived. A fact: it is never changed, and never negative.
+payment = sa.Table(
+    "payment",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), nullable=False, index=True),
+    sa.Column("amount_minor", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    # The provider's own name for it; unique, so that one payment announced twice is recorded once.
+    sa.Column("provider_reference", sa.Text),
+    # What a person wrote beside it (a bank statement's line); one transfer may pay two invoices.
+    sa.Column("reference", sa.Text),
+    # True when it arrived for an invoice that was already settled: staff has to look at it.
+    sa.Column("is_unexpected", sa.Boolean, nullable=False),
+    sa.Column("received_at", _time, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.UniqueConstraint("provider", "provider_reference"),
+    _check("amount_minor >= 0", "not_negative"),
+    sa.Index("payment_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("payment_received_idx", "received_at", postgresql_include=["currency", "amount_minor"]),
+)
+
+# What happened, for others. Written in the transaction that made it true. `data` holds no person: the id is joined.
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("subject_id", UUID),
+    sa.Column("person_id", sa.BigInteger, sa.ForeignKey("person.id"), index=True),
+    sa.Column("data", JSONB, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Index("event_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+)
+
+# Who changed what. Append-only (a trigger refuses changes but the freeing of a person), sealed into a hash chain.
+audit_entry = sa.Table(
+    "audit_entry",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("entity_type", sa.Text, nullable=False),
+    sa.Column("entity_id", sa.Text, nullable=False),
+    sa.Column("actor_kind", sa.Text, nullable=False),
+    sa.Column("actor_person_id", sa.BigInteger, sa.ForeignKey("person.id"), index=True),
+    sa.Column("actor_name", sa.Text),
+    sa.Column("details", JSONB),
+    sa.Column("created_at", _time, nullable=False),
+    _check("actor_kind in ('person', 'service', 'provider', 'system', 'cli')", "actor_kind"),
+    sa.Index("audit_entry_of_entity_idx", "entity_type", "entity_id"),
+    sa.Index("audit_entry_in_action_idx", "action", sa.text("id desc")),
+)
+
+# The chain over the audit log: each seal covers its entry and the seal before. Written by the worker, in order.
+audit_seal = sa.Table(
+    "audit_seal",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("entry_id", sa.BigInteger, sa.ForeignKey("audit_entry.id"), nullable=False, unique=True),
+    sa.Column("seal", BYTEA, nullable=False),
+)
+
+# The first answer of every keyed request, stored in the transaction of its effect. `status` is null while it runs.
+idempotency_record = sa.Table(
+    "idempotency_record",
+    metadata,
+    sa.Column("caller", sa.Text, primary_key=True),
+    sa.Column("operation", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body_sha256", BYTEA, nullable=False),
+    sa.Column("status", sa.SmallInteger),
+    sa.Column("answer", BYTEA),
+    sa.Column("created_at", _time, nullable=False, index=True),
+)
+
+# One row, with what staff can change while Ledger runs.
+billing_settings = sa.Table(
+    "billing_settings",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("default_currency", sa.Text, nullable=False),
+    sa.Column("tax_rate_bp", sa.Integer, nullable=False),
+    sa.Column("tax_label", sa.Text, nullable=False),
+    sa.Column("data_retention_days", sa.Integer, nullable=False),
+    sa.Column("allow_self_cancel", sa.Boolean, nullable=False),
+    sa.Column("smtp_host", sa.Text),
+    sa.Column("smtp_port", sa.Integer),
+    sa.Column("smtp_user", sa.Text),
+    # AES-256-GCM, bound to this row and column (see `ledger.crypto`).
+    sa.Column("smtp_password_sealed", BYTEA),
+    sa.Column("smtp_from", sa.Text),
+    sa.Column("smtp_security", sa.Text, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("company_name", sa.Text),
+    sa.Column("updated_at", _time, nullable=False),
+    _check("id = 1", "single_row"),
+    _check("tax_rate_bp between 0 and 10000", "tax_rate"),
+    _check("data_retention_days >= 1", "data_retention_days"),
+)
+
+# What a service may do beyond the invoices it created itself; a service without a row has just those.
+service_access = sa.Table(
+    "service_access",
+    metadata,
+    sa.Column("service_id", sa.Text, primary_key=True),
+    sa.Column("access", sa.Text, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    _check("access in ('read', 'manage')", "access"),
+)
+
+# One row: when the manifest is to be sent to Lanyard next, and who is sending it just now.
+lanyard_heartbeat = sa.Table(
+    "lanyard_heartbeat",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("due_at", _time, nullable=False),
+    sa.Column("claimed_until", _time),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("accepted_at", _time),
+    sa.Column("last_error", sa.Text),
+    _check("id = 1", "single_row"),
+)
+
+# Which workers live; rows older than a day are swept.
+worker_seen = sa.Table(
+    "worker_seen",
+    metadata,
+    sa.Column("worker_id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", _time, nullable=False),
+    sa.Column("seen_at", _time, nullable=False),
+)

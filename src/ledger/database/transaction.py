@@ -1,0 +1,246 @@
+"""The pool, and the transaction every change runs in.
+
+A `Tx` carries what a change needs: the connection, the time, the actor. What a change has to leave behind (audit
+entries, events, jobs) is gathered in it and written with it, so neither exists without the other.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Literal
+
+import asyncpg
+import msgspec
+
+from ledger.clock import Clock
+from ledger.database.persons import ensure_persons
+from ledger.identity import Caller, Person
+from ledger.ids import Ids
+
+# A statement that runs longer than this is given up: the caller's proxy waits 10 s, an answer must come in 8.
+STATEMENT_TIMEOUT_S = 6.0
+ACQUIRE_TIMEOUT_S = 3.0
+CONNECT_TIMEOUT_S = 3.0
+
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+JsonScalar = str | int | bool | None
+JsonObject = Mapping[str, JsonScalar | Mapping[str, str]]
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who made a change: a person (by row), a service, a provider's event, a job of ours, or the command line."""
+
+    kind: Literal["person", "service", "provider", "system", "cli"]
+    person_id: int | None = None
+    name: str | None = None
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the audit log. `details` holds no personal data: it is sealed and kept."""
+
+    action: str
+    entity_type: str
+    entity_id: str
+    details: JsonObject | None = None
+    actor: Actor | None = None
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, for webhook subscribers. The person is named by row; `data` holds no person."""
+
+    type: str
+    subject_id: str | None
+    person_id: int | None
+    data: JsonObject
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Work for the worker, stored with the change that asks for it."""
+
+    name: str
+    payload: bytes
+    delay: timedelta = timedelta(0)
+    dedupe_key: str | None = None
+
+
+class Tx:
+    """A running transaction. `now` is one moment for everything in it."""
+
+    def __init__(self, connection: Connection, *, now: datetime, actor: Actor, ids: Ids) -> None:
+        self.connection = connection
+        self.now = now
+        self.actor = actor
+        self.ids = ids
+        self._entries: list[AuditEntry] = []
+        self._events: list[NewEvent] = []
+        self._jobs: list[NewJob] = []
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Adds a line to the audit log, by the transaction's actor unless the entry names another."""
+        self._entries.append(entry)
+
+    def publish(self, event: NewEvent) -> None:
+        """Announces that something happened, once this transaction is committed."""
+        self._events.append(event)
+
+    def defer(self, job: NewJob) -> None:
+        """Leaves work for the worker, once this transaction is committed."""
+        self._jobs.append(job)
+
+    async def ensure_person(self, user_id: str) -> int:
+        """The row of a Lanyard user, made when it is the first time Ledger hears of them."""
+        rows = await ensure_persons(self.connection, user_ids={user_id}, now=self.now)
+        return rows[user_id]
+
+    async def flush(self) -> None:
+        """Writes what was gathered; the database calls it just before the commit."""
+        if self._entries:
+            await self._insert_entries()
+        if self._events:
+            await self._insert_events()
+        if self._jobs:
+            await self._insert_jobs()
+
+    async def _insert_entries(self) -> None:
+        actors = [entry.actor or self.actor for entry in self._entries]
+        await self.connection.execute(
+            """
+            insert into audit_entry
+                (action, entity_type, entity_id, actor_kind, actor_person_id, actor_name, details, created_at)
+            select *, $8::timestamptz
+            from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[])
+            """,
+            [entry.action for entry in self._entries],
+            [entry.entity_type for entry in self._entries],
+            [entry.entity_id for entry in self._entries],
+            [actor.kind for actor in actors],
+            [actor.person_id for actor in actors],
+            [actor.name for actor in actors],
+            [entry.details for entry in self._entries],
+            self.now,
+        )
+        self._entries.clear()
+
+    async def _insert_events(self) -> None:
+        await self.connection.execute(
+            """
+            insert into event (id, type, subject_id, person_id, data, created_at)
+            select *, $6::timestamptz from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::jsonb[])
+            """,
+            [self.ids.new() for _ in self._events],
+            [event.type for event in self._events],
+            [event.subject_id for event in self._events],
+            [event.person_id for event in self._events],
+            [event.data for event in self._events],
+            self.now,
+        )
+        self._events.clear()
+
+    async def _insert_jobs(self) -> None:
+        # Imported here, since most requests leave no job and the queue's models take a while to load.
+        from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+        from pgqueuer.adapters.persistence.queries import Queries
+
+        await Queries(AsyncpgDriver(self.connection)).enqueue(  # type: ignore[arg-type] # a pooled connection will do
+            [job.name for job in self._jobs],
+            [job.payload for job in self._jobs],
+            [0] * len(self._jobs),
+            [job.delay for job in self._jobs],
+            [job.dedupe_key for job in self._jobs],
+            on_conflict="skip",
+        )
+        self._jobs.clear()
+
+
+class _Connection(asyncpg.Connection[asyncpg.Record]):
+    def get_reset_query(self) -> str:
+        """Nothing: we hold no session state, and the reset would cost every statement a second round trip."""
+        return ""
+
+
+async def _prepare_connection(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + msgspec.json.encode(value),
+        decoder=lambda raw: msgspec.json.decode(raw[1:]),
+    )
+
+
+class Database:
+    """The pool of connections to PostgreSQL. Open it once, in the event loop that uses it."""
+
+    def __init__(self, url: str, *, pool_size: int, clock: Clock, ids: Ids) -> None:
+        self.url = url
+        self.clock = clock
+        self.ids = ids
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Makes the pool without connecting: a database that is away makes requests fail, not the start."""
+        self._pool = asyncpg.create_pool(
+            self.url,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=STATEMENT_TIMEOUT_S,
+            connection_class=_Connection,
+            init=_prepare_connection,
+            server_settings={"application_name": "ledger", "timezone": "UTC"},
+        )
+        await self._pool
+
+    async def close(self) -> None:
+        """Waits for what runs, at most five seconds, then cuts."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            await asyncpg.compat.wait_for(pool.close(), timeout=5)
+        except TimeoutError:
+            pool.terminate()
+
+    @property
+    def pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        """The pool itself, for single statements that read."""
+        assert self._pool is not None, "the database was not opened"
+        return self._pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for several reads in a row."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self, actor: Actor) -> AsyncIterator[Tx]:
+        """Runs the block in one transaction; commits at its end, or leaves nothing of it."""
+        async with self.connection() as connection, connection.transaction():
+            tx = Tx(connection, now=self.clock.now(), actor=actor, ids=self.ids)
+            yield tx
+            await tx.flush()
+
+    @asynccontextmanager
+    async def transaction_of(self, caller: Caller) -> AsyncIterator[Tx]:
+        """The same, for a proven caller."""
+        async with self.connection() as connection, connection.transaction():
+            now = self.clock.now()
+            actor = (await actors_of(connection, callers=[caller], now=now))[0]
+            tx = Tx(connection, now=now, actor=actor, ids=self.ids)
+            yield tx
+            await tx.flush()
+
+
+async def actors_of(connection: Connection, *, callers: Iterable[Caller], now: datetime) -> list[Actor]:
+    """The actors that callers are; a person gets a row of their own when there is none."""
+    callers = list(callers)
+    people = {caller.user_id for caller in callers if isinstance(caller, Person)}
+    rows = await ensure_persons(connection, user_ids=people, now=now) if people else {}
+    return [
+        Actor(kind="person", person_id=rows[caller.user_id])
+        if isinstance(caller, Person)
+        else Actor(kind="service", name=caller.service_id)
+        for caller in callers
+    ]

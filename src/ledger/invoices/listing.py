@@ -1,0 +1,133 @@
+"""SQL for lists of invoices and for the figures of the overview. Every list walks an index, newest first."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from ledger.database.transaction import Connection
+from ledger.invoices.store import INVOICE_COLUMNS, Invoice, invoice_of_row
+from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
+
+
+class InvoiceFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list shall contain; None does not narrow it. `number` and `person_ids` together mean either."""
+
+    status: str | None = None
+    overdue_at: datetime | None = None
+    user_id: str | None = None
+    number: str | None = None
+    person_ids: Sequence[int] | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """How many invoices (or payments), and their sum per currency in minor units."""
+
+    count: int
+    currency: str
+    total_minor: int
+
+
+def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
+    """The `where` of a filter; the values are appended in the order of their placeholders."""
+
+    def placed(value: object) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    conditions = ["true"]
+    if wanted.status is not None:
+        conditions.append(f"i.status = {placed(wanted.status)}")
+    if wanted.overdue_at is not None:
+        conditions.append(f"i.status = 'pending' and i.due_at < {placed(wanted.overdue_at)}")
+    if wanted.user_id is not None:
+        conditions.append(f"i.person_id = (select id from person where lanyard_user_id = {placed(wanted.user_id)})")
+    if wanted.created_from is not None:
+        conditions.append(f"i.created_at >= {placed(wanted.created_from)}")
+    if wanted.created_before is not None:
+        conditions.append(f"i.created_at < {placed(wanted.created_before)}")
+    if wanted.number is not None:
+        conditions.append(_number_or_person(wanted, placed_number=placed(wanted.number), values=values))
+    return " and ".join(conditions)
+
+
+def _number_or_person(wanted: InvoiceFilter, *, placed_number: str, values: list[object]) -> str:
+    assert wanted.number is not None
+    either = [f"i.number like {placed_number} || '%'"]
+    if wanted.number.isdecimal() and len(wanted.number) <= 18:
+        values.append(int(wanted.number))
+        either.append(f"i.series_number = ${len(values)}")
+    if wanted.person_ids:
+        values.append(list(wanted.person_ids))
+        either.append(f"i.person_id = any(${len(values)}::bigint[])")
+    return f"({' or '.join(either)})"
+
+
+async def list_invoices(
+    connection: Connection, *, wanted: InvoiceFilter, after: Position | None, limit: int
+) -> Page[Invoice]:
+    """Invoices that match, newest first."""
+    values: list[object] = []
+    matching = _conditions(wanted, values)
+    found = await connection.fetchval(
+        f"select count(*) from (select from invoice i where {matching} limit {COUNTED_MAX + 1}) counted",  # noqa: S608
+        *values,
+    )
+    if after is not None:
+        values += [after.at, after.id]
+        matching += f" and (i.created_at, i.id) < (${len(values) - 1}, ${len(values)})"
+    values.append(limit + 1)
+    rows = await connection.fetch(
+        f"""
+        select {INVOICE_COLUMNS} from invoice i where {matching}
+        order by i.created_at desc, i.id desc limit ${len(values)}
+        """,  # noqa: S608
+        *values,
+    )
+    invoices = [invoice_of_row(row) for row in rows[:limit]]
+    total, is_more = counted(found)
+    last = invoices[-1] if len(rows) > limit else None
+    cursor = write_cursor(Position(last.created_at, last.id)) if last else None
+    return Page(rows=invoices, total=total, total_is_more=is_more, next_cursor=cursor)
+
+
+async def list_paid_minor(connection: Connection, *, invoice_ids: Sequence[str]) -> dict[str, int]:
+    """What arrived for each invoice; one without payments is missing."""
+    rows = await connection.fetch(
+        "select invoice_id, sum(amount_minor)::bigint as paid from payment where invoice_id = any($1::uuid[]) group by 1",
+        invoice_ids,
+    )
+    return {str(row["invoice_id"]): row["paid"] for row in rows}
+
+
+async def sum_open(connection: Connection, *, due_before: datetime | None) -> list[Figure]:
+    """Open invoices (with `due_before`: only those due before) per currency."""
+    rows = await connection.fetch(
+        """
+        select count(*), currency, sum(total_minor)::bigint from invoice
+        where status in ('pending', 'failed') and ($1::timestamptz is null or (status = 'pending' and due_at < $1))
+        group by currency order by 3 desc
+        """,
+        due_before,
+    )
+    return [Figure(*row.values()) for row in rows]
+
+
+async def sum_received(connection: Connection, *, since: datetime) -> list[Figure]:
+    """Payments received since, per currency."""
+    rows = await connection.fetch(
+        """
+        select count(*), currency, sum(amount_minor)::bigint from payment
+        where received_at >= $1 group by currency order by 3 desc
+        """,
+        since,
+    )
+    return [Figure(*row.values()) for row in rows]
+
+
+async def list_person_ids(connection: Connection, *, user_ids: Sequence[str]) -> list[int]:
+    """The rows of Lanyard users; unknown ones are missing."""
+    rows = await connection.fetch("select id from person where lanyard_user_id = any($1::text[])", user_ids)
+    return [row["id"] for row in rows]

@@ -1,0 +1,46 @@
+"""`/api/overview`: the figures a treasurer looks at first, and the newest invoices."""
+
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from ledger.invoices.listing import Figure, sum_open, sum_received
+from ledger.money import format_money
+from ledger.web.bodies import NoBody
+from ledger.web.call import Call, NoQuery
+from ledger.web.operation import STAFF, reads
+from ledger.web.shapes import Stat, Stats
+
+
+@reads("/api/overview/stats", "Count what is open, overdue and was paid this month", callers=STAFF, answer=Stats)
+async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
+    now = call.services.clock.now()
+    local = now.astimezone(ZoneInfo(call.services.settings.timezone))
+    month = local.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    async with call.database.connection() as connection:
+        still_open = await sum_open(connection, due_before=None)
+        overdue = await sum_open(connection, due_before=now)
+        received = await sum_received(connection, since=month)
+    return Stats(
+        stats=[
+            Stat(key="open", label="Open", value=_text(still_open), icon="hourglass"),
+            Stat(
+                key="overdue",
+                label="Overdue",
+                value=_text(overdue),
+                icon="alarm-clock",
+                variant="warning" if overdue else None,
+            ),
+            Stat(key="paidThisMonth", label="Paid This Month", value=_text(received), icon="circle-check"),
+        ]
+    )
+
+
+def _text(figures: Sequence[Figure]) -> str:
+    """`3 · 178.50 EUR, 5000 JPY`: how many, and their sums by currency."""
+    if not figures:
+        return "0"
+    sums = ", ".join(format_money(figure.total_minor, figure.currency) for figure in figures)
+    return f"{sum(figure.count for figure in figures)} · {sums}"
+
+
+operations = [show_overview]

@@ -1,0 +1,261 @@
+"""SQL for invoices: issuing them in sets, and reading them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from ledger.database.transaction import Connection
+from ledger.errors import NotFound
+from ledger.invoices.rules import InvoiceDraft, InvoiceStatus
+
+
+class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A draft that got its number."""
+
+    id: str
+    number: str
+    series: str
+    series_number: int
+    person_id: int
+    created_by_service: str | None
+    status: InvoiceStatus
+    draft: InvoiceDraft
+    tax_label: str
+    due_at: datetime | None
+    notes: str | None
+    metadata: dict[str, str] | None
+    issued_at: datetime
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    """An invoice as it is stored, amounts in minor units. `person_id` is null once retention freed the buyer."""
+
+    id: str
+    number: str
+    person_id: int | None
+    created_by_service: str | None
+    currency: str
+    subtotal_minor: int
+    tax_minor: int
+    total_minor: int
+    tax_label: str
+    status: InvoiceStatus
+    due_at: datetime | None
+    paid_at: datetime | None
+    cancelled_at: datetime | None
+    notes: str | None
+    created_at: datetime
+
+
+class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line, amounts in minor units, the rate in basis points."""
+
+    position: int
+    description: str
+    quantity: int
+    unit_price_minor: int
+    total_minor: int
+    tax_rate_bp: int
+
+
+class InvoiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """The little that a status poll needs."""
+
+    id: str
+    status: str
+    total_minor: int
+    currency: str
+    paid_at: datetime | None
+    created_by_service: str | None
+
+
+INVOICE_COLUMNS = (
+    "i.id, i.number, i.person_id, i.created_by_service, i.currency, i.subtotal_minor, i.tax_minor, i.total_minor, "
+    "i.tax_label, i.status, i.due_at, i.paid_at, i.cancelled_at, i.notes, i.created_at"
+)
+
+
+def invoice_of_row(row: asyncpg.Record) -> Invoice:
+    """An invoice from a row that has `INVOICE_COLUMNS`."""
+    return Invoice(
+        id=str(row["id"]),
+        number=row["number"],
+        person_id=row["person_id"],
+        created_by_service=row["created_by_service"],
+        currency=row["currency"],
+        subtotal_minor=row["subtotal_minor"],
+        tax_minor=row["tax_minor"],
+        total_minor=row["total_minor"],
+        tax_label=row["tax_label"],
+        status=InvoiceStatus(row["status"]),
+        due_at=row["due_at"],
+        paid_at=row["paid_at"],
+        cancelled_at=row["cancelled_at"],
+        notes=row["notes"],
+        created_at=row["created_at"],
+    )
+
+
+async def take_numbers(connection: Connection, *, series: str, count: int, now: datetime) -> tuple[int, datetime]:
+    """Takes `count` consecutive numbers and returns the first, with the time of issue.
+
+    The counter's row stays locked until the transaction ends, so numbers are committed in order and a rollback gives
+    them back. The time of issue never goes back within a series, whatever the machines' clocks say.
+    """
+    row = await connection.fetchrow(
+        """
+        insert into counter (series, last_number, last_issued_at) values ($1, $2, $3)
+        on conflict (series) do update set
+            last_number = counter.last_number + excluded.last_number,
+            last_issued_at = greatest(counter.last_issued_at, excluded.last_issued_at)
+        returning last_number, last_issued_at
+        """,
+        series,
+        count,
+        now,
+    )
+    assert row is not None, "an upsert returns its row"
+    return row["last_number"] - count + 1, row["last_issued_at"]
+
+
+async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedInvoice], issued_at: datetime) -> None:
+    """Stores invoices with their lines and tax shares, each kind in one statement."""
+    await connection.execute(
+        """
+        insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
+            subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata, created_at)
+        select *, $16::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
+            $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
+            $13::timestamptz[], $14::text[], $15::jsonb[])
+        """,
+        [each.id for each in invoices],
+        [each.number for each in invoices],
+        [each.series for each in invoices],
+        [each.series_number for each in invoices],
+        [each.person_id for each in invoices],
+        [each.created_by_service for each in invoices],
+        [each.draft.currency for each in invoices],
+        [each.draft.subtotal_minor for each in invoices],
+        [each.draft.tax_minor for each in invoices],
+        [each.draft.total_minor for each in invoices],
+        [each.tax_label for each in invoices],
+        [each.status.value for each in invoices],
+        [each.due_at for each in invoices],
+        [each.notes for each in invoices],
+        [each.metadata for each in invoices],
+        issued_at,
+    )
+    lines = [(each.id, position, line) for each in invoices for position, line in enumerate(each.draft.lines, 1)]
+    await connection.execute(
+        """
+        insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor,
+            tax_rate_bp, product_id)
+        select * from unnest($1::uuid[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[],
+            $8::uuid[])
+        """,
+        [invoice_id for invoice_id, _, _ in lines],
+        [position for _, position, _ in lines],
+        [line.description for _, _, line in lines],
+        [line.quantity for _, _, line in lines],
+        [line.unit_price_minor for _, _, line in lines],
+        [line.total_minor for _, _, line in lines],
+        [line.tax_rate_bp for _, _, line in lines],
+        [line.product_id for _, _, line in lines],
+    )
+    shares = [(each.id, share) for each in invoices for share in each.draft.tax_shares]
+    await connection.execute(
+        """
+        insert into invoice_tax (invoice_id, rate_bp, net_minor, tax_minor)
+        select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::bigint[])
+        """,
+        [invoice_id for invoice_id, _ in shares],
+        [share.rate_bp for _, share in shares],
+        [share.net_minor for _, share in shares],
+        [share.tax_minor for _, share in shares],
+    )
+
+
+async def get_invoice(connection: Connection, *, invoice_id: str) -> Invoice:
+    """An invoice. Raises `NotFound`."""
+    row = await connection.fetchrow(f"select {INVOICE_COLUMNS} from invoice i where i.id = $1", invoice_id)  # noqa: S608
+    if row is None:
+        raise NotFound("Invoice")
+    return invoice_of_row(row)
+
+
+async def get_invoice_of(connection: Connection, *, invoice_id: str, user_id: str) -> Invoice:
+    """A person's own invoice. Raises `NotFound`, for somebody else's as well."""
+    row = await connection.fetchrow(
+        f"""
+        select {INVOICE_COLUMNS} from invoice i join person p on p.id = i.person_id
+        where i.id = $1 and p.lanyard_user_id = $2
+        """,  # noqa: S608
+        invoice_id,
+        user_id,
+    )
+    if row is None:
+        raise NotFound("Invoice")
+    return invoice_of_row(row)
+
+
+async def lock_invoice(connection: Connection, *, invoice_id: str) -> Invoice:
+    """An invoice that nobody else changes until the transaction ends. Raises `NotFound`."""
+    row = await connection.fetchrow(
+        f"select {INVOICE_COLUMNS} from invoice i where i.id = $1 for no key update",  # noqa: S608
+        invoice_id,
+    )
+    if row is None:
+        raise NotFound("Invoice")
+    return invoice_of_row(row)
+
+
+async def list_lines(connection: Connection, *, invoice_id: str) -> list[InvoiceLine]:
+    """An invoice's lines, in their order."""
+    rows = await connection.fetch(
+        """
+        select position, description, quantity, unit_price_minor, total_minor, tax_rate_bp
+        from invoice_line where invoice_id = $1 order by position
+        """,
+        invoice_id,
+    )
+    return [InvoiceLine(**dict(row)) for row in rows]
+
+
+async def list_states(connection: Connection, *, invoice_ids: Sequence[str]) -> dict[str, InvoiceState]:
+    """The states of many invoices at once, by id; unknown ids are missing."""
+    rows = await connection.fetch(
+        """
+        select id::text, status, total_minor, currency, paid_at, created_by_service
+        from invoice where id = any($1::uuid[])
+        """,
+        invoice_ids,
+    )
+    return {
+        row[0]: InvoiceState(
+            id=row[0], status=row[1], total_minor=row[2], currency=row[3], paid_at=row[4], created_by_service=row[5]
+        )
+        for row in rows
+    }
+
+
+async def update_status(
+    connection: Connection,
+    *,
+    invoice_id: str,
+    status: InvoiceStatus,
+    paid_at: datetime | None = None,
+    cancelled_at: datetime | None = None,
+) -> None:
+    """Stores the state that the facts give, and when it came about."""
+    await connection.execute(
+        """
+        update invoice set status = $2, paid_at = coalesce($3, paid_at), cancelled_at = coalesce($4, cancelled_at)
+        where id = $1
+        """,
+        invoice_id,
+        status.value,
+        paid_at,
+        cancelled_at,
+    )

@@ -1,0 +1,286 @@
+"""Group commit: invoices that arrive together share one transaction.
+
+A gapless counter makes transactions wait for each other, so one invoice per commit tops out at the disk's commit
+rate. Here the requests that wait are stored together, with one counter update and set-based inserts, and each gets
+its answer. Nothing waits on purpose: while one batch commits, the next gathers. If a batch fails, its members are
+tried one by one, so a bad one fails alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import msgspec
+import structlog
+
+from ledger.database.persons import ensure_persons
+from ledger.database.transaction import Actor, AuditEntry, Connection, Database, NewEvent, Tx
+from ledger.errors import Unavailable
+from ledger.identity import Caller, Person, Service
+from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series, issue_year
+from ledger.invoices.store import IssuedInvoice, insert_invoices, take_numbers
+from ledger.web import metrics
+from ledger.web.idempotency import Claim, claim_keys, store_answers
+from ledger.web.problems import DATABASE_AWAY
+
+log = structlog.get_logger("ledger.invoices")
+
+# A batch stops gathering at this many lines, so that one transaction stays short.
+BATCH_LINES_MAX = 20_000
+BATCH_REQUESTS_MAX = 256
+# Requests beyond this many are refused at once: an answer in time is worth more than a place in a long queue.
+WAITING_MAX = 2_000
+
+
+class WantedInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated draft and what goes with it."""
+
+    draft: InvoiceDraft
+    user_id: str
+    due_at: datetime | None
+    notes: str | None
+    metadata: dict[str, str] | None
+    tax_label: str
+
+
+Render = Callable[[Sequence[IssuedInvoice]], bytes]
+
+
+class _Request(msgspec.Struct, kw_only=True):
+    """One caller's wish for invoices, all or none, with consecutive numbers."""
+
+    wanted: Sequence[WantedInvoice]
+    caller: Caller
+    claim: Claim | None
+    render: Render
+    done: asyncio.Future[bytes]
+
+    def line_count(self) -> int:
+        return sum(len(each.draft.lines) for each in self.wanted)
+
+
+class InvoiceWriter:
+    """Stores the invoices that requests hand in, in batches, in the order they came."""
+
+    def __init__(self, database: Database, *, zone: ZoneInfo) -> None:
+        self._database = database
+        self._zone = zone
+        self._waiting: deque[_Request] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def issue(
+        self, wanted: Sequence[WantedInvoice], *, caller: Caller, claim: Claim | None, render: Render
+    ) -> bytes:
+        """Issues invoices and returns what `render` made of them, once they are committed.
+
+        Raises `Replay` when the claim was answered before, `Conflict`, `IdempotencyKeyReused`, and `Unavailable`
+        when the database is away or too many wait.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable("Too many invoices are being created at once; try again in a second", retry_after_s=1)
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Request(wanted=wanted, caller=caller, claim=claim, render=render, done=done))
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(), name="invoice writer")
+        return await done
+
+    async def close(self) -> None:
+        """Waits until everything handed in is answered."""
+        if self._runner is not None:
+            await self._runner
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._gather()
+            metrics.batch_size.observe(len(batch))
+            try:
+                await self._store(batch)
+            except Exception as error:
+                await self._retry_or_refuse(batch, error)
+
+    def _gather(self) -> list[_Request]:
+        batch: list[_Request] = []
+        lines = 0
+        while self._waiting and len(batch) < BATCH_REQUESTS_MAX:
+            lines += self._waiting[0].line_count()
+            if batch and lines > BATCH_LINES_MAX:
+                break
+            request = self._waiting.popleft()
+            # A caller who gave up before anything was stored gets nothing stored.
+            if not request.done.done():
+                batch.append(request)
+        return batch
+
+    async def _retry_or_refuse(self, batch: list[_Request], error: Exception) -> None:
+        if len(batch) == 1 or not isinstance(error, asyncpg.PostgresError) or isinstance(error, DATABASE_AWAY):
+            # Only a refusal by the database itself is certain to have stored nothing, so only that is tried again.
+            for request in batch:
+                _fail(request, error)
+            return
+        log.warning("invoice batch split", requests=len(batch), reason=type(error).__name__)
+        for request in batch:
+            try:
+                await self._store([request])
+            except Exception as alone:
+                _fail(request, alone)
+
+    async def _store(self, batch: list[_Request]) -> None:
+        """Stores one batch in one transaction, and answers each request after the commit."""
+        if not batch:
+            return
+        async with self._database.connection() as connection:
+            outcomes = await self._store_on(connection, batch)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                _fail(request, outcome)
+            elif not request.done.done():
+                request.done.set_result(outcome)
+
+    async def _store_on(self, connection: Connection, batch: list[_Request]) -> list[bytes | Exception]:
+        async with connection.transaction():
+            now = self._database.clock.now()
+            actors, buyers = await _people(connection, batch, now=now)
+            refused = await _claim(connection, batch, actors, now=now)
+            accepted = [index for index in range(len(batch)) if refused[index] is None]
+            answers: dict[int, bytes] = {}
+            if accepted:
+                answers = await self._issue(
+                    connection,
+                    requests=[batch[index] for index in accepted],
+                    actors=[actors[index] for index in accepted],
+                    buyers=buyers,
+                    now=now,
+                    places=accepted,
+                )
+        metrics.invoices_issued.inc(sum(len(batch[index].wanted) for index in accepted))
+        return [refused[index] or answers[index] for index in range(len(batch))]
+
+    async def _issue(
+        self,
+        connection: Connection,
+        *,
+        requests: list[_Request],
+        actors: list[Actor],
+        buyers: dict[str, int],
+        now: datetime,
+        places: list[int],
+    ) -> dict[int, bytes]:
+        count = sum(len(request.wanted) for request in requests)
+        year = issue_year(now, self._zone)
+        first, issued_at = await take_numbers(connection, series=invoice_series(year), count=count, now=now)
+        tx = Tx(connection, now=issued_at, actor=actors[0], ids=self._database.ids)
+        issued = _number(requests, buyers=buyers, year=year, first=first, issued_at=issued_at, tx=tx)
+        await insert_invoices(connection, invoices=[each for group in issued for each in group], issued_at=issued_at)
+        for group, actor in zip(issued, actors, strict=True):
+            for invoice in group:
+                _announce(tx, invoice, actor)
+        await tx.flush()
+        answers = {
+            place: request.render(group) for place, request, group in zip(places, requests, issued, strict=True)
+        }
+        claimed = [
+            (actor, request.claim, 201, answers[place])
+            for place, request, actor in zip(places, requests, actors, strict=True)
+            if request.claim is not None
+        ]
+        if claimed:
+            await store_answers(connection, answers=claimed)
+        return answers
+
+
+async def _people(
+    connection: Connection, batch: list[_Request], *, now: datetime
+) -> tuple[list[Actor], dict[str, int]]:
+    """The rows of everybody a batch names: who asked, and who is billed."""
+    wanted = {each.user_id for request in batch for each in request.wanted}
+    wanted |= {request.caller.user_id for request in batch if isinstance(request.caller, Person)}
+    rows = await ensure_persons(connection, user_ids=wanted, now=now)
+    actors = [
+        Actor(kind="person", person_id=rows[request.caller.user_id])
+        if isinstance(request.caller, Person)
+        else Actor(kind="service", name=request.caller.service_id)
+        for request in batch
+    ]
+    return actors, rows
+
+
+async def _claim(
+    connection: Connection, batch: list[_Request], actors: list[Actor], *, now: datetime
+) -> list[Exception | None]:
+    refused: list[Exception | None] = [None] * len(batch)
+    keyed = [
+        (index, request.claim) for index, request in enumerate(batch) if request.claim is not None
+    ]
+    if keyed:
+        verdicts = await claim_keys(
+            connection, claims=[(actors[index], claim) for index, claim in keyed], now=now
+        )
+        for (index, _), verdict in zip(keyed, verdicts, strict=True):
+            refused[index] = verdict
+    return refused
+
+
+def _number(
+    requests: list[_Request], *, buyers: dict[str, int], year: int, first: int, issued_at: datetime, tx: Tx
+) -> list[list[IssuedInvoice]]:
+    issued: list[list[IssuedInvoice]] = []
+    n = first
+    for request in requests:
+        group: list[IssuedInvoice] = []
+        for wanted in request.wanted:
+            group.append(
+                IssuedInvoice(
+                    id=tx.ids.new(),
+                    number=invoice_number(year, n),
+                    series=invoice_series(year),
+                    series_number=n,
+                    person_id=buyers[wanted.user_id],
+                    created_by_service=request.caller.service_id if isinstance(request.caller, Service) else None,
+                    status=InvoiceStatus.PENDING,
+                    draft=wanted.draft,
+                    tax_label=wanted.tax_label,
+                    due_at=wanted.due_at,
+                    notes=wanted.notes,
+                    metadata=wanted.metadata,
+                    issued_at=issued_at,
+                )
+            )
+            n += 1
+        issued.append(group)
+    return issued
+
+
+def _announce(tx: Tx, invoice: IssuedInvoice, actor: Actor) -> None:
+    tx.audit(
+        AuditEntry(
+            action="invoice.created",
+            entity_type="invoice",
+            entity_id=invoice.id,
+            details={"number": invoice.number},
+            actor=actor,
+        )
+    )
+    tx.publish(
+        NewEvent(
+            type="invoice.created",
+            subject_id=invoice.id,
+            person_id=invoice.person_id,
+            data={
+                "invoiceId": invoice.id,
+                "invoiceNumber": invoice.number,
+                "status": invoice.status.value,
+                "total": invoice.draft.total_minor,
+                "currency": invoice.draft.currency,
+            },
+        )
+    )
+
+
+def _fail(request: _Request, error: Exception) -> None:
+    if not request.done.done():
+        request.done.set_exception(error)
+
+

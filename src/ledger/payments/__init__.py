@@ -1,0 +1,1 @@
+"""Payments: money that arrived for an invoice, and money that went back."""

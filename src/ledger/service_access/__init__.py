@@ -1,0 +1,1 @@
+"""What services may do beyond the invoices they created."""

@@ -1,0 +1,57 @@
+"""SQL for what services may do beyond their own invoices."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from ledger.database.transaction import Connection
+
+Access = Literal["own", "read", "manage"]
+ACCESS_PHRASES: dict[Access, str] = {
+    "own": "Own invoices only",
+    "read": "Read the status of all invoices",
+    "manage": "Read and mark all invoices as paid",
+}
+
+
+class ServiceAccess(msgspec.Struct, frozen=True):
+    """What one service may do."""
+
+    service_id: str
+    access: Access
+    updated_at: datetime
+
+
+async def get_access(connection: Connection, *, service_id: str) -> Access:
+    """What a service may do; a service nobody granted anything has its own invoices."""
+    access: Access | None = await connection.fetchval(
+        "select access from service_access where service_id = $1", service_id
+    )
+    return access or "own"
+
+
+async def list_access(connection: Connection, *, limit: int) -> list[ServiceAccess]:
+    """The services that were granted more, the newest grant first."""
+    rows = await connection.fetch(
+        "select service_id, access, updated_at from service_access order by updated_at desc, service_id limit $1", limit
+    )
+    return [ServiceAccess(*row.values()) for row in rows]
+
+
+async def update_access(connection: Connection, *, service_id: str, access: Access, now: datetime) -> bool:
+    """Stores a grant, or takes it away (`own`). Returns whether anything changed."""
+    if access == "own":
+        status = await connection.execute("delete from service_access where service_id = $1", service_id)
+        return status != "DELETE 0"
+    status = await connection.execute(
+        """
+        insert into service_access (service_id, access, updated_at) values ($1, $2, $3)
+        on conflict (service_id) do update set access = excluded.access, updated_at = excluded.updated_at
+        where service_access.access <> excluded.access
+        """,
+        service_id,
+        access,
+        now,
+    )
+    return status != "INSERT 0 0"
