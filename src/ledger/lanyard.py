@@ -4,6 +4,7 @@ Whatever Lanyard answers is checked before it counts. Anything but its documente
 caller and is reported as `LanyardSilent`: only Lanyard's own refusal makes a caller unauthorized.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
@@ -123,6 +124,16 @@ class LanyardClient:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._last_fault: dict[str, str] = {}
+        # When the calls under way began, the oldest first, and when anything was last heard: the event loop's time.
+        self._under_way: dict[object, float] = {}
+        self._heard_at_s = 0.0
+
+    def silent_for_s(self) -> float:
+        """How long calls have been waiting without a word from Lanyard; 0 when no call is under way."""
+        if not self._under_way:
+            return 0.0
+        waiting_since_s = max(next(iter(self._under_way.values())), self._heard_at_s)
+        return asyncio.get_running_loop().time() - waiting_since_s
 
     async def verify(self, authorization: str) -> Caller:
         """Asks Lanyard who holds this credential, with that very credential.
@@ -249,6 +260,8 @@ class LanyardClient:
         headers = {"Authorization": authorization}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        loop, call = asyncio.get_running_loop(), object()
+        self._under_way[call] = loop.time()
         try:
             async with self._opened_session().request(
                 method,
@@ -258,6 +271,7 @@ class LanyardClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
+                self._heard_at_s = loop.time()
                 content = await _read_at_most(response.content, max_bytes)
                 if content is None:
                     raise self._silent(operation, f"answered with more than {max_bytes} bytes")
@@ -271,6 +285,8 @@ class LanyardClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The class is enough: the text of some of these errors holds the URL, and with it a person's id.
             raise self._silent(operation, f"could not be reached ({type(error).__name__})") from None
+        finally:
+            del self._under_way[call]
 
     def _opened_session(self) -> aiohttp.ClientSession:
         """The shared session. It is opened here because it belongs to the event loop that is running then."""

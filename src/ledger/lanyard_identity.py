@@ -37,7 +37,7 @@ class IdentityLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     # A known caller waits so long for an answer before the last good one is used; longer where Lanyard
     # itself took longer the last time, so that a slow refusal is not mistaken for silence.
-    patience_s: float = 0.4
+    patience_s: float = 0.35
     longest_patience_s: float = 2.0
     patience_factor: float = 1.3
     # After Lanyard could not say: no waiting for so long, and no new call for this credential for so long.
@@ -152,7 +152,7 @@ class CachedIdentity:
         """Returns the proven caller, from a fresh answer, a new one, or the last good one when Lanyard is silent.
 
         Raises `Unauthorized` for a malformed header and when Lanyard refused, `Unavailable` when nobody can say.
-        Waits at most 5 s; for a credential that was good within the last 5 minutes, 0.4 s in most cases.
+        Waits at most 5 s; for a credential that was good within the last 5 minutes, 0.35 s in most cases.
         """
         header = read_credential(authorization).header
         caller = self.known(header)

@@ -166,6 +166,10 @@ class LanyardNames:
         """Waits until all are answered, Lanyard shows itself silent, or the second is over."""
         if not user_ids or self._silent or self._closed:
             return
+        if self._lanyard.silent_for_s() >= self._limits.sign_of_life_s:
+            # Another call, of this very request perhaps, has waited in vain already.
+            self._fall_silent("no_sign_of_life")
+            return
         loop = asyncio.get_running_loop()
         began_s, answers_before = loop.time(), self._answers
         pending = {self._signal(user_id) for user_id in user_ids if self._is_pending(user_id)}

@@ -128,13 +128,15 @@ def _read(path: Path) -> StandaloneCredentials:
         raise StandaloneFileError(f"{path} belongs to another user. Run Ledger as that user, or delete it.") from None
     except OSError:
         raise StandaloneFileError(f"{path} is not a file that can be opened. {advice}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(file.fileno())
+    try:
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise StandaloneFileError(f"{path} is not an ordinary file. {advice}")
         if stat.S_IMODE(state.st_mode) & 0o077:
             raise StandaloneFileError(f"{path} can be read by other users, so its credentials are no secret. {advice}")
-        content = file.read(_MAX_FILE_BYTES)
+        content = os.read(descriptor, _MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)
     try:
         return msgspec.json.decode(content, type=StandaloneCredentials)
     except (ValueError, RecursionError):

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+
 from ledger.errors import Unauthorized, Unavailable
 from ledger.identity import Caller, Person, Service
 from ledger.lanyard import LanyardClient, LanyardLimits
@@ -34,7 +35,7 @@ async def lanyard(moved: HandMovedTime) -> AsyncIterator[FakeLanyard]:
 
 @pytest.fixture
 async def client(lanyard: FakeLanyard) -> AsyncIterator[LanyardClient]:
-    limits = LanyardLimits(verify_timeout_s=0.6)
+    limits = LanyardLimits(verify_timeout_s=0.8)
     client = LanyardClient(base_url=lanyard.url, slug="ledger", service_key=OWN_KEY, limits=limits)
     yield client
     await client.close()
@@ -107,15 +108,17 @@ async def test_a_withdrawn_permission_is_last_used_within_30_s(
 
 
 async def test_a_slow_refusal_is_waited_for_when_lanyard_was_as_slow_before(
-    lanyard: FakeLanyard, identity: CachedIdentity, moved: HandMovedTime
+    lanyard: FakeLanyard, client: LanyardClient, moved: HandMovedTime
 ) -> None:
     """A3: comparing a service's key may take Lanyard longer than a known caller usually waits."""
-    lanyard.delay_s = 0.5
+    identity = CachedIdentity(client, monotonic_s=moved, limits=IdentityLimits(patience_factor=2.0))
+    lanyard.delay_s = 0.45
     await identity.verify(KEY)
     lanyard.revoke("sk_svc_shop")
     moved.move(40)
     with pytest.raises(Unauthorized):
         await identity.verify(KEY)
+    await identity.close()
 
 
 async def test_a_refusal_that_comes_late_ends_the_last_good_answer(
@@ -196,7 +199,7 @@ async def test_a_hanging_lanyard_costs_known_callers_less_than_half_a_second(
         await asyncio.sleep(0.02)
         moved.move(0.02)
     assert max(took_s) < 0.5
-    assert sorted(took_s)[-2] < 0.1, "only the first one waits"
+    assert sorted(took_s)[-2] < 0.2, "only the first one waits"
 
 
 async def test_an_outage_costs_one_call_a_second_for_each_known_credential(

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+
 from ledger.errors import BadRequest, Unauthorized, Unavailable
 from ledger.identity import Credential, Person, Service, read_credential
 from ledger.lanyard import LanyardClient, LanyardLimits, LanyardSilent, LanyardUser, service_id_of_key
-from structlog.testing import capture_logs
 from tests.fakes.lanyard import OWN_KEY, OWN_SERVICE_ID, FakeLanyard, Mode
 
 ADA = "adaUserId000000000001"
@@ -229,8 +230,10 @@ async def test_a_person_is_looked_up_with_ledgers_own_key(lanyard: FakeLanyard, 
 
 @pytest.mark.parametrize(
     "user_id",
-    ["", ".", "..", "../admin", "a/b", "a?b", "a#b", "%2e%2e", "a%2fb", "a'b", 'a"b', "a b", "a\n", "ä", "a" * 65]
-    + ["service:x", "a\\b", "a;b", "a\x00"],
+    [
+        *("", ".", "..", "../admin", "a/b", "a?b", "a#b", "a;b", "a\\b", "%2e%2e", "a%2fb", "service:x"),
+        *("a'b", 'a"b', "a b", "a\n", "a\x00", "ä", "a" * 65),
+    ],
 )
 async def test_an_id_that_could_change_the_url_is_refused_before_any_call_leaves(
     lanyard: FakeLanyard, client: LanyardClient, user_id: str

@@ -31,7 +31,9 @@ class SealedEntry(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
 
 
-_ENTRY = "e.id, e.action, e.entity_type, e.entity_id, e.actor_kind, e.actor_person_id, e.actor_name, e.details, e.created_at"
+_ENTRY = (
+    "e.id, e.action, e.entity_type, e.entity_id, e.actor_kind, e.actor_person_id, e.actor_name, e.details, e.created_at"
+)
 
 
 async def list_entries(
@@ -52,7 +54,7 @@ async def list_entries(
             conditions.append(f"e.{column} = ${len(values)}")
     matching = " and ".join(conditions)
     found = await connection.fetchval(
-        f"select count(*) from (select from audit_entry e where {matching} limit {COUNTED_MAX + 1}) counted",  # noqa: S608
+        f"select count(*) from (select from audit_entry e where {matching} limit {COUNTED_MAX + 1}) counted",
         *values,
     )
     if after is not None:
@@ -60,7 +62,7 @@ async def list_entries(
         matching += f" and e.id < ${len(values)}"
     values.append(limit + 1)
     rows = await connection.fetch(
-        f"select {_ENTRY} from audit_entry e where {matching} order by e.id desc limit ${len(values)}",  # noqa: S608
+        f"select {_ENTRY} from audit_entry e where {matching} order by e.id desc limit ${len(values)}",
         *values,
     )
     entries = [Entry(**dict(row)) for row in rows[:limit]]
@@ -77,7 +79,7 @@ async def list_unsealed(connection: Connection, *, limit: int) -> list[Entry]:
         select {_ENTRY} from audit_entry e
         where not exists (select from audit_seal s where s.entry_id = e.id)
         order by e.id limit $1
-        """,  # noqa: S608
+        """,
         limit,
     )
     return [Entry(**dict(row)) for row in rows]
@@ -111,7 +113,7 @@ async def iterate_sealed(connection: Connection, *, page: int) -> AsyncIterator[
             f"""
             select s.position, s.seal, {_ENTRY} from audit_seal s join audit_entry e on e.id = s.entry_id
             where s.position > $1 order by s.position limit $2
-            """,  # noqa: S608
+            """,
             position,
             page,
         )
@@ -136,6 +138,6 @@ async def count_unsealed(connection: Connection) -> int:
             select from audit_entry e where not exists (select from audit_seal s where s.entry_id = e.id)
             limit {COUNTED_MAX}
         ) counted
-        """  # noqa: S608
+        """
     )
     return waiting

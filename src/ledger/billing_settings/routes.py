@@ -14,9 +14,8 @@ from ledger.billing_settings.store import (
     update_settings,
 )
 from ledger.database.transaction import AuditEntry, Tx
-from ledger.web.bodies import Body, Currency
+from ledger.web.bodies import Body, Currency, NoBody
 from ledger.web.call import Call, NoQuery
-from ledger.web.bodies import NoBody
 from ledger.web.operation import STAFF, acts, reads
 from ledger.web.shapes import NOTHING, Cell, Detail, Done, Field, FieldType, Form, FormField, FormFieldType, Option
 

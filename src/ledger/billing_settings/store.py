@@ -32,7 +32,7 @@ class BillingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(BillingSettings))
-_SELECT = f"select {', '.join(COLUMNS)} from billing_settings where id = 1"  # noqa: S608 - names of our own
+_SELECT = f"select {', '.join(COLUMNS)} from billing_settings where id = 1"
 
 
 async def get_settings(connection: Connection, *, lock: bool = False) -> BillingSettings:
@@ -47,7 +47,7 @@ async def update_settings(connection: Connection, *, changes: Mapping[str, objec
     assert set(changes) <= set(COLUMNS), "only columns of the table can be changed"
     assignments = ", ".join(f"{name} = ${index}" for index, name in enumerate(changes, start=2))
     await connection.execute(
-        f"update billing_settings set updated_at = $1, {assignments} where id = 1",  # noqa: S608 - checked above
+        f"update billing_settings set updated_at = $1, {assignments} where id = 1",
         now,
         *changes.values(),
     )

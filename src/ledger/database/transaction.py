@@ -4,10 +4,11 @@ A `Tx` carries what a change needs: the connection, the time, the actor. What a 
 entries, events, jobs) is gathered in it and written with it, so neither exists without the other.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import asyncpg
 import msgspec
@@ -22,7 +23,12 @@ STATEMENT_TIMEOUT_S = 6.0
 ACQUIRE_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 3.0
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+# The driver's classes are generic for the type checker only, hence the quotes.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+if TYPE_CHECKING:
+    _DriverConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    _DriverConnection = asyncpg.Connection
 JsonScalar = str | int | bool | None
 JsonObject = Mapping[str, JsonScalar | Mapping[str, str]]
 
@@ -152,13 +158,13 @@ class Tx:
         self._jobs.clear()
 
 
-class _Connection(asyncpg.Connection[asyncpg.Record]):
+class _Connection(_DriverConnection):
     def get_reset_query(self) -> str:
         """Nothing: we hold no session state, and the reset would cost every statement a second round trip."""
         return ""
 
 
-async def _prepare_connection(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -176,7 +182,7 @@ class Database:
         self.clock = clock
         self.ids = ids
         self._pool_size = pool_size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
 
     async def open(self) -> None:
         """Makes the pool without connecting: a database that is away makes requests fail, not the start."""
@@ -198,12 +204,12 @@ class Database:
             return
         pool, self._pool = self._pool, None
         try:
-            await asyncpg.compat.wait_for(pool.close(), timeout=5)
+            await asyncio.wait_for(pool.close(), timeout=5)
         except TimeoutError:
             pool.terminate()
 
     @property
-    def pool(self) -> asyncpg.Pool[asyncpg.Record]:
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
         """The pool itself, for single statements that read."""
         assert self._pool is not None, "the database was not opened"
         return self._pool

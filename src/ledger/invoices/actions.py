@@ -111,9 +111,7 @@ async def cancel_invoice(tx: Tx, *, invoice_id: str) -> Invoice:
     invoice = await lock_invoice(tx.connection, invoice_id=invoice_id)
     arrived = await list_payment_amounts(tx.connection, invoice_id=invoice.id)
     check_can_cancel(invoice.status, held_minor=sum(arrived))
-    await update_status(
-        tx.connection, invoice_id=invoice.id, status=InvoiceStatus.CANCELLED, cancelled_at=tx.now
-    )
+    await update_status(tx.connection, invoice_id=invoice.id, status=InvoiceStatus.CANCELLED, cancelled_at=tx.now)
     tx.audit(
         AuditEntry(
             action="invoice.cancelled",

@@ -1,5 +1,6 @@
 """`/api/my/invoices`: what a person sees of their own invoices. Somebody else's id is 404."""
 
+from ledger.database.transaction import Connection, Tx
 from ledger.errors import CapabilityMissing
 from ledger.invoices.bodies import MyInvoiceQuery, PaymentWay
 from ledger.invoices.listing import InvoiceFilter, list_invoices
@@ -12,7 +13,6 @@ from ledger.web.call import Call, NoQuery
 from ledger.web.operation import USER, reads, writes
 from ledger.web.paging import read_cursor
 from ledger.web.shapes import Action, Actions, Column, Detail, Table
-from ledger.database.transaction import Connection, Tx
 
 _COLUMNS = (
     Column(key="invoiceNumber", label="#"),

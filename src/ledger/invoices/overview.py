@@ -1,7 +1,6 @@
 """`/api/overview`: the figures a treasurer looks at first, and the newest invoices."""
 
 from collections.abc import Sequence
-from zoneinfo import ZoneInfo
 
 from ledger.invoices.listing import Figure, sum_open, sum_received
 from ledger.money import format_money
@@ -14,7 +13,7 @@ from ledger.web.shapes import Stat, Stats
 @reads("/api/overview/stats", "Count what is open, overdue and was paid this month", callers=STAFF, answer=Stats)
 async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
     now = call.services.clock.now()
-    local = now.astimezone(ZoneInfo(call.services.settings.timezone))
+    local = now.astimezone(call.services.settings.timezone)
     month = local.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with call.database.connection() as connection:
         still_open = await sum_open(connection, due_before=None)

@@ -8,6 +8,7 @@ import msgspec
 from ledger.billing_settings.store import BillingSettings, SettingsReader
 from ledger.database.coalescing import CoalescingReader
 from ledger.database.persons import list_user_ids
+from ledger.database.transaction import Database, Tx
 from ledger.errors import BadRequest, FieldError, NotFound
 from ledger.invoices.actions import HandPayment, cancel_invoice, mark_invoice_paid
 from ledger.invoices.bodies import (
@@ -22,7 +23,7 @@ from ledger.invoices.bodies import (
 )
 from ledger.invoices.listing import InvoiceFilter, list_invoices, list_person_ids
 from ledger.invoices.rules import InvoiceRefused, WantedLine, available_actions, check_can_refund, draft_invoice
-from ledger.invoices.store import InvoiceState, IssuedInvoice, get_invoice, list_lines, lock_invoice
+from ledger.invoices.store import InvoiceState, IssuedInvoice, get_invoice, list_lines, list_states, lock_invoice
 from ledger.invoices.views import invoice_actions, invoice_fields, invoice_row, lines_table
 from ledger.invoices.writer import InvoiceWriter, WantedInvoice
 from ledger.payments.store import list_payment_amounts
@@ -32,9 +33,18 @@ from ledger.web.call import Call, NoQuery
 from ledger.web.operation import SERVICE, STAFF, Reply, acts, reads, writes
 from ledger.web.paging import read_cursor
 from ledger.web.shapes import Actions, Column, Detail, Done, Table, iso
-from ledger.database.transaction import Tx
 
-StatusReader = CoalescingReader[str, InvoiceState]
+
+class InvoiceStates(CoalescingReader[str, InvoiceState]):
+    """Status polls that arrive together share one query."""
+
+    def __init__(self, database: Database) -> None:
+        async def read(invoice_ids: Sequence[str]) -> dict[str, InvoiceState]:
+            async with database.connection() as connection:
+                return await list_states(connection, invoice_ids=invoice_ids)
+
+        super().__init__(read)
+
 
 _COLUMNS = (
     Column(key="invoiceNumber", label="#"),
@@ -207,9 +217,7 @@ async def show_invoice(call: Call[NoBody, NoQuery]) -> Detail:
         arrived = await list_payment_amounts(connection, invoice_id=invoice.id)
         users = await list_user_ids(connection, person_ids={invoice.person_id} if invoice.person_id else set())
     names = await call.services.names.display_names(set(users.values()))
-    return Detail(
-        fields=invoice_fields(invoice, paid_minor=sum(arrived), users=users, names=names, is_staff=True)
-    )
+    return Detail(fields=invoice_fields(invoice, paid_minor=sum(arrived), users=users, names=names, is_staff=True))
 
 
 @reads("/api/invoices/{id}/items", "List an invoice's lines", callers=STAFF, answer=Table, errors=(404,))
@@ -228,8 +236,8 @@ async def list_invoice_items(call: Call[NoBody, NoQuery]) -> Table:
     errors=(404,),
 )
 async def show_invoice_status(call: Call[NoBody, NoQuery]) -> InvoiceStatusAnswer:
-    state = await call.services.get(CoalescingReader).get(call.id_of("Invoice").lower())
-    if not isinstance(state, InvoiceState):
+    state = await call.services.get(InvoiceStates).get(call.id_of("Invoice").lower())
+    if state is None:
         raise NotFound("Invoice")
     if call.service_id is not None and state.created_by_service != call.service_id:
         async with call.database.connection() as connection:
@@ -244,7 +252,9 @@ async def show_invoice_status(call: Call[NoBody, NoQuery]) -> InvoiceStatusAnswe
     )
 
 
-@reads("/api/invoices/{id}/actions", "List what staff can do with an invoice", callers=STAFF, answer=Actions, errors=(404,))
+@reads(
+    "/api/invoices/{id}/actions", "List what staff can do with an invoice", callers=STAFF, answer=Actions, errors=(404,)
+)
 async def list_invoice_actions(call: Call[NoBody, NoQuery]) -> Actions:
     async with call.database.connection() as connection:
         invoice = await get_invoice(connection, invoice_id=call.id_of("Invoice"))

@@ -179,7 +179,7 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
 
 async def get_invoice(connection: Connection, *, invoice_id: str) -> Invoice:
     """An invoice. Raises `NotFound`."""
-    row = await connection.fetchrow(f"select {INVOICE_COLUMNS} from invoice i where i.id = $1", invoice_id)  # noqa: S608
+    row = await connection.fetchrow(f"select {INVOICE_COLUMNS} from invoice i where i.id = $1", invoice_id)
     if row is None:
         raise NotFound("Invoice")
     return invoice_of_row(row)
@@ -191,7 +191,7 @@ async def get_invoice_of(connection: Connection, *, invoice_id: str, user_id: st
         f"""
         select {INVOICE_COLUMNS} from invoice i join person p on p.id = i.person_id
         where i.id = $1 and p.lanyard_user_id = $2
-        """,  # noqa: S608
+        """,
         invoice_id,
         user_id,
     )
@@ -203,7 +203,7 @@ async def get_invoice_of(connection: Connection, *, invoice_id: str, user_id: st
 async def lock_invoice(connection: Connection, *, invoice_id: str) -> Invoice:
     """An invoice that nobody else changes until the transaction ends. Raises `NotFound`."""
     row = await connection.fetchrow(
-        f"select {INVOICE_COLUMNS} from invoice i where i.id = $1 for no key update",  # noqa: S608
+        f"select {INVOICE_COLUMNS} from invoice i where i.id = $1 for no key update",
         invoice_id,
     )
     if row is None:

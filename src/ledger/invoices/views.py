@@ -119,4 +119,3 @@ def invoice_actions(invoice: Invoice, available: Sequence[str]) -> Actions:
         ),
     }
     return Actions(actions=[buttons[name] for name in available])
-

@@ -178,9 +178,7 @@ class InvoiceWriter:
             for invoice in group:
                 _announce(tx, invoice, actor)
         await tx.flush()
-        answers = {
-            place: request.render(group) for place, request, group in zip(places, requests, issued, strict=True)
-        }
+        answers = {place: request.render(group) for place, request, group in zip(places, requests, issued, strict=True)}
         claimed = [
             (actor, request.claim, 201, answers[place])
             for place, request, actor in zip(places, requests, actors, strict=True)
@@ -211,13 +209,9 @@ async def _claim(
     connection: Connection, batch: list[_Request], actors: list[Actor], *, now: datetime
 ) -> list[Exception | None]:
     refused: list[Exception | None] = [None] * len(batch)
-    keyed = [
-        (index, request.claim) for index, request in enumerate(batch) if request.claim is not None
-    ]
+    keyed = [(index, request.claim) for index, request in enumerate(batch) if request.claim is not None]
     if keyed:
-        verdicts = await claim_keys(
-            connection, claims=[(actors[index], claim) for index, claim in keyed], now=now
-        )
+        verdicts = await claim_keys(connection, claims=[(actors[index], claim) for index, claim in keyed], now=now)
         for (index, _), verdict in zip(keyed, verdicts, strict=True):
             refused[index] = verdict
     return refused
@@ -282,5 +276,3 @@ def _announce(tx: Tx, invoice: IssuedInvoice, actor: Actor) -> None:
 def _fail(request: _Request, error: Exception) -> None:
     if not request.done.done():
         request.done.set_exception(error)
-
-

@@ -68,7 +68,7 @@ async def list_payments(
         values.append(invoice_id)
         matching = "p.invoice_id = $1"
     found = await connection.fetchval(
-        f"select count(*) from (select from payment p where {matching} limit {COUNTED_MAX + 1}) counted",  # noqa: S608
+        f"select count(*) from (select from payment p where {matching} limit {COUNTED_MAX + 1}) counted",
         *values,
     )
     if after is not None:
@@ -79,7 +79,7 @@ async def list_payments(
         f"""
         select {_PAYMENT}, i.number from payment p join invoice i on i.id = p.invoice_id
         where {matching} order by p.created_at desc, p.id desc limit ${len(values)}
-        """,  # noqa: S608
+        """,
         *values,
     )
     listed = [ListedPayment(payment=_payment(row), invoice_number=row["number"]) for row in rows[:limit]]

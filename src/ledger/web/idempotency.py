@@ -25,7 +25,7 @@ class Claim(msgspec.Struct, frozen=True):
     body_sha256: bytes
 
 
-class Replay(Exception):  # noqa: N818 - it is an answer, not an error
+class Replay(Exception):
     """The request was carried out before; this is the answer it got."""
 
     def __init__(self, status: int, answer: bytes) -> None:
@@ -58,7 +58,9 @@ async def claim_keys(
     """
     callers = [caller_text(actor) for actor, _ in claims]
     # Sorted, so that two batches that share keys do not wait for each other in a circle.
-    order = sorted(range(len(claims)), key=lambda index: (callers[index], claims[index][1].operation, claims[index][1].key))
+    order = sorted(
+        range(len(claims)), key=lambda index: (callers[index], claims[index][1].operation, claims[index][1].key)
+    )
     inserted = {
         (row["caller"], row["operation"], row["key"])
         for row in await connection.fetch(
@@ -104,9 +106,7 @@ async def _first_answer(connection: Connection, *, caller: str, claim: Claim) ->
     return Replay(row["status"], row["answer"])
 
 
-async def store_answers(
-    connection: Connection, *, answers: Sequence[tuple[Actor, Claim, int, bytes]]
-) -> None:
+async def store_answers(connection: Connection, *, answers: Sequence[tuple[Actor, Claim, int, bytes]]) -> None:
     """Stores what the claims were answered, for the time they are kept."""
     await connection.execute(
         """

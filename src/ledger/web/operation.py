@@ -226,7 +226,7 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
         status_code=operation.status,
         opt={"operation": operation},
     )(endpoint)
-    return cast("HTTPRouteHandler", mounted)
+    return mounted
 
 
 def request_id_of(request: Request[object, object, State], services: Services) -> str:
@@ -243,9 +243,7 @@ async def _carry_out(
     request_id: str,
 ) -> Response[bytes]:
     caller = None if operation.callers & PUBLIC else await _prove(operation, request, services)
-    query = (
-        NoQuery() if operation.query is NoQuery else decode_query(_single_values(request), operation.query)
-    )
+    query = NoQuery() if operation.query is NoQuery else decode_query(_single_values(request), operation.query)
     body: object = NO_BODY
     claim = None
     if operation.method != "GET":
@@ -253,13 +251,15 @@ async def _carry_out(
         body = decode_body(raw, operation.body, is_form=operation.is_form) if operation.body is not NoBody else NO_BODY
         if operation.method == "POST" and not operation.callers & PUBLIC:
             key = request.headers.get("idempotency-key")
-            claim = read_claim(key=key, method="POST", path=request.scope["path"], body=raw) if key is not None else None
+            claim = (
+                read_claim(key=key, method="POST", path=request.scope["path"], body=raw) if key is not None else None
+            )
     call: Call[object, object] = Call(
         services=services,
         caller=caller,
         body=body,
         query=query,
-        path=cast("dict[str, str]", request.scope["path_params"]),
+        path=request.scope["path_params"],
         claim=claim,
         request_id=request_id,
     )

@@ -1,0 +1,166 @@
+"""The composition root: settings → pool, clock, identity, names, writer → the HTTP application."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import msgspec
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+
+from ledger.audit import routes as audit
+from ledger.billing_settings import routes as billing_settings
+from ledger.billing_settings.store import SettingsReader
+from ledger.clock import Clock, SystemClock
+from ledger.crypto import Vault
+from ledger.database.transaction import Database
+from ledger.heartbeat import Heartbeat
+from ledger.identity import Identity, Names
+from ledger.ids import Ids, TimeOrderedIds
+from ledger.invoices import my_routes as my_invoices
+from ledger.invoices import overview
+from ledger.invoices import routes as invoices
+from ledger.invoices.writer import InvoiceWriter
+from ledger.lanyard import LanyardClient
+from ledger.lanyard_identity import CachedIdentity
+from ledger.manifest import build_manifest
+from ledger.names import LanyardNames, StandaloneNames
+from ledger.payments import routes as payments
+from ledger.service_access import routes as service_access
+from ledger.settings import Settings
+from ledger.standalone import StandaloneIdentity, load_or_create_credentials
+from ledger.system import routes as system
+from ledger.web.call import Services
+from ledger.web.limits import RateLimiter
+from ledger.web.openapi import openapi_document
+from ledger.web.operation import Operation
+from ledger.web.problems import BODY_MAX_BYTES, outside_operations
+
+APP_VERSION = version("ledger")
+FEATURES = (invoices, my_invoices, overview, payments, audit, billing_settings, service_access, system)
+# Failed proofs a minute from one address, before further unknown credentials from there have to wait.
+FAILED_PROOFS_PER_MINUTE = 60
+
+
+def all_handlers() -> list[HTTPRouteHandler]:
+    """Every operation's handler, in the order of the API document."""
+    return [handler for feature in FEATURES for handler in feature.operations]
+
+
+def all_operations() -> list[Operation]:
+    """Every operation's declaration."""
+    return [handler.opt["operation"] for handler in all_handlers()]
+
+
+def api_document() -> dict[str, object]:
+    """The OpenAPI document of everything that is served."""
+    return openapi_document(all_operations(), version=APP_VERSION)
+
+
+async def current_manifest() -> Mapping[str, object]:
+    """The manifest for what Ledger can do just now."""
+    return build_manifest(app_version=APP_VERSION)
+
+
+def build_services(settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> Services:
+    """Builds what one process has once. Nothing connects yet. Call it in the event loop that will use it."""
+    clock = clock or SystemClock()
+    ids = ids or TimeOrderedIds()
+    database = Database(settings.require_database_url(), pool_size=settings.database_pool, clock=clock, ids=ids)
+    identity, names = build_identity(settings)
+    share = settings.api_processes
+    services = Services(
+        settings=settings,
+        database=database,
+        clock=clock,
+        ids=ids,
+        identity=identity,
+        names=names,
+        vault=Vault(
+            settings.encryption_key.reveal(),
+            settings.encryption_key_previous.reveal() if settings.encryption_key_previous else None,
+        ),
+        caller_limit=RateLimiter(per_minute=-(-settings.rate_limit // share), monotonic=time.monotonic),
+        service_limit=RateLimiter(per_minute=-(-settings.service_rate_limit // share), monotonic=time.monotonic),
+        failure_limit=RateLimiter(
+            per_minute=-(-FAILED_PROOFS_PER_MINUTE // share) if settings.rate_limit else 0, monotonic=time.monotonic
+        ),
+    )
+    services.put(SettingsReader(database, time.monotonic))
+    services.put(InvoiceWriter(database, zone=settings.timezone))
+    services.put(invoices.InvoiceStates(database))
+    services.put(system.ApiDocument(msgspec.json.encode(api_document())))
+    return services
+
+
+def build_identity(settings: Settings) -> tuple[Identity, Names]:
+    """Who proves callers and knows their names: Lanyard, or the credentials made for trying Ledger alone."""
+    if settings.identity == "standalone":
+        credentials = load_or_create_credentials(settings.data_dir)
+        names = StandaloneNames({"standalone-admin": "Standalone Admin", "standalone-user": "Standalone User"})
+        return StandaloneIdentity(credentials), names
+    lanyard = build_lanyard(settings)
+    return CachedIdentity(lanyard), LanyardNames(lanyard)
+
+
+def build_lanyard(settings: Settings) -> LanyardClient:
+    """A client for the configured Lanyard."""
+    assert settings.lanyard_url is not None
+    assert settings.lanyard_service_key is not None
+    return LanyardClient(
+        base_url=settings.lanyard_url, slug=settings.slug, service_key=settings.lanyard_service_key.reveal()
+    )
+
+
+@asynccontextmanager
+async def heartbeating(settings: Settings, database: Database) -> AsyncIterator[None]:
+    """Keeps the heartbeat loop running around the block; standalone, there is nobody to tell."""
+    if settings.identity == "standalone":
+        yield
+        return
+    lanyard = build_lanyard(settings)
+    heartbeat = Heartbeat(
+        database=database,
+        lanyard=lanyard,
+        clock=database.clock,
+        app_version=APP_VERSION,
+        build_manifest=current_manifest,
+    )
+    task = asyncio.create_task(heartbeat.run(), name="heartbeat")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await lanyard.close()
+
+
+def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> Litestar:
+    """The HTTP application. It opens its pool when it starts and answers what runs before it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        services = build_services(settings, clock=clock, ids=ids)
+        app.state.services = services
+        await services.database.open()
+        async with heartbeating(settings, services.database):
+            yield
+        await services.get(InvoiceWriter).close()
+        await services.identity.close()
+        await services.names.close()
+        await services.database.close()
+
+    new_ids = ids or TimeOrderedIds()
+    return Litestar(
+        route_handlers=[*all_handlers(), system.show_metrics],
+        lifespan=[lifespan],
+        openapi_config=None,
+        exception_handlers={Exception: outside_operations(new_ids.new)},
+        request_max_body_size=BODY_MAX_BYTES,
+        state=State(),
+        logging_config=None,
+        debug=False,
+    )

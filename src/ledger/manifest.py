@@ -1,0 +1,49 @@
+"""The UI manifest: the features' pages, joined for the present capabilities and checked before it is sent.
+
+Lanyard drops a manifest that breaks its schema without saying so; hence it is validated here first.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import jsonschema_rs
+import msgspec
+
+from ledger.audit import pages as audit
+from ledger.billing_settings import pages as billing_settings
+from ledger.identity import MANAGE_PERMISSION
+from ledger.invoices import pages as invoices
+from ledger.payments import pages as payments
+from ledger.service_access import pages as service_access
+
+SCHEMA = Path(__file__).with_name("manifest.schema.json")
+
+
+class ManifestInvalid(Exception):
+    """The manifest breaks Lanyard's schema; it would be dropped silently."""
+
+
+@cache
+def _validator() -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(msgspec.json.decode(SCHEMA.read_bytes()))
+
+
+def build_manifest(*, app_version: str) -> dict[str, object]:
+    """The manifest for the Dashboard. Raises `ManifestInvalid` when it breaks Lanyard's schema."""
+    features = (invoices, payments, audit, billing_settings, service_access)
+    links = [link for feature in features for link in feature.staff_links]
+    manifest = {
+        "name": "Ledger",
+        "icon": "receipt",
+        "version": app_version,
+        "navigation": [*invoices.user_links, *links[:1]],
+        "sidebar": {"items": [*invoices.user_links, *links[:1]], "footerItems": links[1:]},
+        "widgets": [],
+        "pages": [page for feature in features for page in feature.pages],
+        "permissions": [MANAGE_PERMISSION],
+    }
+    built = cast("dict[str, object]", msgspec.to_builtins(manifest))
+    for fault in _validator().iter_errors(built):
+        raise ManifestInvalid(f"the manifest breaks its schema at {fault.instance_path}: {fault.message}")
+    return built

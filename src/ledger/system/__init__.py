@@ -1,0 +1,1 @@
+"""Health, readiness, the API document and metrics: what other programs ask about Ledger itself."""
