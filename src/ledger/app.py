@@ -65,12 +65,14 @@ async def current_manifest() -> Mapping[str, object]:
     return build_manifest(app_version=APP_VERSION)
 
 
-def build_services(settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> Services:
+def build_services(
+    settings: Settings, *, lanyard: LanyardClient | None, clock: Clock | None = None, ids: Ids | None = None
+) -> Services:
     """Builds what one process has once. Nothing connects yet. Call it in the event loop that will use it."""
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds()
     database = Database(settings.require_database_url(), pool_size=settings.database_pool, clock=clock, ids=ids)
-    identity, names = build_identity(settings)
+    identity, names = build_identity(settings, lanyard)
     share = settings.api_processes
     services = Services(
         settings=settings,
@@ -96,13 +98,12 @@ def build_services(settings: Settings, *, clock: Clock | None = None, ids: Ids |
     return services
 
 
-def build_identity(settings: Settings) -> tuple[Identity, Names]:
+def build_identity(settings: Settings, lanyard: LanyardClient | None) -> tuple[Identity, Names]:
     """Who proves callers and knows their names: Lanyard, or the credentials made for trying Ledger alone."""
-    if settings.identity == "standalone":
+    if lanyard is None:
         credentials = load_or_create_credentials(settings.data_dir)
         names = StandaloneNames({"standalone-admin": "Standalone Admin", "standalone-user": "Standalone User"})
         return StandaloneIdentity(credentials), names
-    lanyard = build_lanyard(settings)
     return CachedIdentity(lanyard), LanyardNames(lanyard)
 
 
@@ -143,7 +144,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        services = build_services(settings, clock=clock, ids=ids)
+        lanyard = None if settings.identity == "standalone" else build_lanyard(settings)
+        services = build_services(settings, lanyard=lanyard, clock=clock, ids=ids)
         app.state.services = services
         await services.database.open()
         async with heartbeating(settings, services.database):
@@ -151,6 +153,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
         await services.get(InvoiceWriter).close()
         await services.identity.close()
         await services.names.close()
+        if lanyard is not None:
+            await lanyard.close()
         await services.database.close()
 
     new_ids = ids or TimeOrderedIds()

@@ -21,7 +21,7 @@ from ledger.clock import Clock, SystemClock
 from ledger.database.transaction import Actor, Database
 from ledger.ids import TimeOrderedIds
 from ledger.settings import Settings
-from ledger.system.jobs import purge_idempotency_records
+from ledger.system.jobs import purge_idempotency_records, purge_queue_log
 from ledger.system.store import delete_worker, upsert_worker
 from ledger.web import metrics
 
@@ -83,10 +83,10 @@ async def _run_queue(settings: Settings, database: Database, stop: asyncio.Event
         _add_schedules(queue, database)
         running = asyncio.create_task(
             queue.run(
-                dequeue_timeout=timedelta(seconds=5),
+                # Jobs announce themselves; the poll is for what the announcement missed.
+                dequeue_timeout=timedelta(seconds=2),
                 batch_size=settings.worker_concurrency,
                 max_concurrent_tasks=settings.worker_concurrency * 2,
-                shutdown_on_listener_failure=True,
                 heartbeat_timeout=TAKEOVER_AFTER,
             ),
             name="queue",
@@ -111,6 +111,10 @@ def _add_schedules(queue: PgQueuer, database: Database) -> None:
     @queue.schedule("idempotency.purge", "17 3 * * *")
     async def purge(_schedule: Schedule) -> None:
         await _run_job("idempotency.purge", database, purge_idempotency_records)
+
+    @queue.schedule("queue.purge", "47 3 * * *")
+    async def purge_log(_schedule: Schedule) -> None:
+        await _run_job("queue.purge", database, purge_queue_log)
 
 
 async def _seal_all(database: Database) -> int:

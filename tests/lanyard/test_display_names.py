@@ -94,13 +94,13 @@ async def test_many_lists_at_once_share_their_look_ups(lanyard: FakeLanyard, nam
 async def test_whoever_looks_now_goes_before_those_who_looked_earlier(
     lanyard: FakeLanyard, names: LanyardNames
 ) -> None:
-    lanyard.delay_s = 0.15
+    lanyard.delay_s = 0.3
     await names.display_names(set(CROWD))
     lanyard.add_person("late-comer-0001", "token-late", name="Late Comer")
     assert names.ids_waiting > 20
     shown, took_s = await timed(names, {"late-comer-0001"})
     assert shown == {"late-comer-0001": "Late Comer"}
-    assert took_s < 0.8
+    assert took_s < 1.2
 
 
 @pytest.mark.parametrize("mode", FAILURES)

@@ -134,6 +134,21 @@ async def test_a_refusal_that_comes_late_ends_the_last_good_answer(
         await identity.verify(TOKEN)
 
 
+async def test_a_refused_caller_is_unknown_at_once_and_stays_so_in_an_outage(
+    lanyard: FakeLanyard, identity: CachedIdentity, moved: HandMovedTime
+) -> None:
+    await identity.verify(TOKEN)
+    lanyard.revoke("token-a")
+    moved.move(11)
+    assert identity.known(TOKEN) == ADA, "this one starts the renewal"
+    await settle(identity)
+    assert identity.known(TOKEN) is None
+    lanyard.mode = "500"
+    moved.move(6)
+    with pytest.raises(Unavailable):
+        await identity.verify(TOKEN)
+
+
 @pytest.mark.parametrize("mode", FAILURES)
 async def test_an_unknown_caller_gets_503_while_lanyard_fails(
     lanyard: FakeLanyard, identity: CachedIdentity, mode: Mode
@@ -202,6 +217,21 @@ async def test_a_hanging_lanyard_costs_known_callers_less_than_half_a_second(
     assert sorted(took_s)[-2] < 0.2, "only the first one waits"
 
 
+async def test_after_one_vain_wait_a_known_caller_does_not_wait_again(
+    lanyard: FakeLanyard, identity: CachedIdentity, moved: HandMovedTime
+) -> None:
+    await identity.verify(TOKEN)
+    lanyard.mode = "hang"
+    moved.move(20)
+    await identity.verify(TOKEN)
+    await settle(identity)
+    moved.move(1.1)
+    began_s = time.perf_counter()
+    assert await identity.verify(TOKEN) == ADA
+    assert time.perf_counter() - began_s < 0.2
+    assert identity.calls_under_way == 1
+
+
 async def test_an_outage_costs_one_call_a_second_for_each_known_credential(
     lanyard: FakeLanyard, identity: CachedIdentity, moved: HandMovedTime
 ) -> None:
@@ -264,10 +294,10 @@ async def test_at_most_32_calls_run_at_once_and_made_up_credentials_leave_room(
 ) -> None:
     for n in range(100):
         lanyard.add_person(f"user-{n}", f"good-{n}")
-    await asyncio.gather(*(identity.verify(f"Bearer good-{n}") for n in range(100)))
-    assert lanyard.most_calls_at_once <= 24
-    moved.move(20)
     lanyard.delay_s = 0.02
+    await asyncio.gather(*(identity.verify(f"Bearer good-{n}") for n in range(100)))
+    assert lanyard.most_calls_at_once == 24
+    moved.move(20)
     made_up = [asyncio.create_task(asked(identity, f"Bearer made-up-{n}")) for n in range(300)]
     await asyncio.sleep(0)
     good = await asyncio.gather(*(identity.verify(f"Bearer good-{n}") for n in range(100)))

@@ -164,7 +164,8 @@ class _Connection(_DriverConnection):
         return ""
 
 
-async def _prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Teaches a connection to read and write JSON."""
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -182,7 +183,7 @@ class Database:
         self.clock = clock
         self.ids = ids
         self._pool_size = pool_size
-        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
         """Makes the pool without connecting: a database that is away makes requests fail, not the start."""
@@ -193,7 +194,7 @@ class Database:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
             connection_class=_Connection,
-            init=_prepare_connection,
+            init=prepare_connection,
             server_settings={"application_name": "ledger", "timezone": "UTC"},
         )
         await self._pool

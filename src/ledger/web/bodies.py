@@ -4,7 +4,7 @@ The Dashboard sends everything as strings, so form operations also take numbers 
 """
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, TypeVar, cast
 
 import msgspec
@@ -47,16 +47,10 @@ class NoBody(Body, frozen=True, kw_only=True):
     """An operation that reads no body."""
 
 
-def read_moment(text: str) -> datetime:
+def read_moment(text: str) -> Instant:
     """Reads an ISO 8601 date or date and time as a moment in UTC. Raises ValueError for dates that do not exist."""
-    moment = (
-        datetime.combine(date.fromisoformat(text), datetime.min.time())
-        if len(text) == len("2026-01-31")
-        else datetime.fromisoformat(text)
-    )
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+    moment = Instant.fromisoformat(text)
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
 
 
 def decode_value(kind: type, value: object) -> object:
@@ -161,13 +155,19 @@ def _explain_struct(
 
 def _own_refusal(content: object, kind: object, *, path: str, strict: bool) -> list[FieldError]:
     try:
-        msgspec.convert(content, kind, strict=strict, dec_hook=decode_value)  # type: ignore[call-overload]
+        msgspec.convert(content, kind, strict=strict, dec_hook=decode_value)
     except (ValidationError, BadRequest, ValueError) as refused:
         message = str(refused)
+        if message.startswith("Invalid enum value"):
+            return [FieldError(path, f"must be one of {', '.join(_choices_in(kind))}")]
         inner = _PATH_TAIL.search(message)
-        at = f"{path}.{inner.group(1)}" if inner and inner.group(1) and path else path
+        at = path + inner.group(1) if inner and path else path
         return [FieldError(at, _in_words(_PATH_TAIL.sub("", message)))]
     return []
+
+
+def _choices_in(kind: object) -> list[str]:
+    return [str(choice) for choice in _members(kind) if isinstance(choice, str | int)]
 
 
 _WORDS = {
@@ -180,6 +180,17 @@ _WORDS = {
     "float": "a fraction",
 }
 
+_PHRASES = (
+    (r" matching regex .*$", " of letters, digits, _ and - (at most 64)"),
+    (r"^must be text of length >= 1$", "must not be empty"),
+    (r"^must be a list of length >= 1$", "must have at least one entry"),
+    (r"of length <= (\d+)$", r"of at most \1 characters"),
+    (r"a list of at most (\d+) characters$", r"a list of at most \1 entries"),
+    (r"an object of at most (\d+) characters$", r"an object of at most \1 entries"),
+    (r">= (\S+)$", r"of at least \1"),
+    (r"<= (\S+)$", r"of at most \1"),
+)
+
 
 def _in_words(message: str) -> str:
     """msgspec's message as a person would say it: `Expected int, got str` → `must be a whole number, not text`."""
@@ -187,12 +198,15 @@ def _in_words(message: str) -> str:
     said = re.sub(r"`([^`]+)`", lambda match: _alternatives(match.group(1)), said)
     said = re.sub(r"^Expected (.*?), got (.*)$", r"must be \1, not \2", said)
     said = re.sub(r"^Expected (.*)$", r"must be \1", said)
-    said = re.sub(r" matching regex .*$", r" of letters, digits, _ and - (at most 64)", said)
-    return re.sub(r"of length", "with a length", said)
+    for pattern, phrase in _PHRASES:
+        said = re.sub(pattern, phrase, said)
+    return said
 
 
 def _alternatives(kinds: str) -> str:
-    return " or ".join(_WORDS.get(each.strip(), each.strip()) for each in kinds.split("|"))
+    """`int | null` → `a whole number`: that a field may be left out need not be said where it was not."""
+    words = [_WORDS.get(each.strip(), each.strip()) for each in kinds.split("|") if each.strip() != "null"]
+    return " or ".join(words) or _WORDS["null"]
 
 
 def _struct_in(kind: object) -> type[msgspec.Struct] | None:

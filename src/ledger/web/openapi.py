@@ -1,56 +1,25 @@
 """Writes the OpenAPI document from the declared operations.
 
-The document is OpenAPI 3.0.3 (https://spec.openapis.org/oas/v3.0.3), and every schema stands where it is used: who merges
-documents takes only the `paths`, so a `$ref` into the components would point nowhere.
+The document is OpenAPI 3.0.3 (https://spec.openapis.org/oas/v3.0.3), and every schema stands where it is used: Lanyard
+merges only the `paths` of its services, so a `$ref` into the components would point nowhere.
 """
 
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
 
 import msgspec
-from msgspec import inspect as types
 
-from ledger.web.bodies import Currency, Instant, NoBody
+from ledger.web.bodies import NoBody
 from ledger.web.call import NoQuery
 from ledger.web.idempotency import KEY_MAX
+from ledger.web.openapi_schemas import Schema, schema_of
 from ledger.web.operation import PUBLIC, SERVICE, STAFF, USER, Callers, Operation
 from ledger.web.problems import PROBLEM_JSON, Problem
-from ledger.web.shapes import Table
-
-# A schema's values depend on its keywords, which no type can follow; msgspec hands schemas out like this too.
-Schema = dict[str, Any]
-
-Use = Literal["body", "form", "query", "answer"]
-"""What a schema describes: a JSON body, a body that may hold numbers as text, query parameters, or an answer."""
 
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _ID_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
-_CUSTOM_SCHEMAS: dict[type, Schema] = {
-    Currency: {
-        "type": "string",
-        "pattern": "^[A-Za-z]{3}$",
-        "description": "An ISO 4217 code; lower case is understood.",
-        "example": "EUR",
-    },
-    Instant: {
-        "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
-        "description": "An ISO 8601 date (its midnight in UTC) or date and time; without a zone it is UTC.",
-        "example": "2026-12-31T18:00:00Z",
-    },
-    object: {"description": "Any JSON value."},
-}
-
-_KEPT = frozenset(
-    {"title", "description", "type", "format", "enum", "default", "example", "nullable", "deprecated", "readOnly"}
-    | {"writeOnly", "minimum", "maximum", "multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems"}
-    | {"uniqueItems", "minProperties", "maxProperties"}
-)
-# A discriminator needs references, which this document has none of.
-_DROPPED = frozenset({"discriminator", "$comment"})
-_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 _CALLERS_IN_WORDS = {
     PUBLIC: "anybody, without credentials",
@@ -102,7 +71,11 @@ BODY_EXAMPLES: dict[str, Schema] = {
             {"userId": "a9Kd03nfPq-71mXc_s2LzW", "items": _ITEMS[:1], "currency": "EUR", "skipTax": True},
         ]
     },
-    "post_api_invoices_id_mark_paid": {"method": "bank_transfer", "reference": "STMT-2026-11/4", "paidAt": "2026-11-20"},
+    "post_api_invoices_id_mark_paid": {
+        "method": "bank_transfer",
+        "reference": "STMT-2026-11/4",
+        "paidAt": "2026-11-20",
+    },
     "post_api_invoices_id_refund": {"amount": 5000, "reason": "One ticket returned"},
     "put_api_settings": {"defaultCurrency": "EUR", "taxRate": 1900, "taxLabel": "VAT"},
     "post_api_service_access": {"serviceId": "Qm3vT8yLw0sXe5RbN-kJd", "access": "read"},
@@ -221,7 +194,7 @@ def _parameters_of(operation: Operation) -> Iterator[Schema]:
         "name": "X-Request-Id",
         "in": "header",
         "required": False,
-        "description": "Names the request in the log, when it is 1 to 64 of `A-Z a-z 0-9 . _ -`; else a new id is taken.",
+        "description": "Names the request in the log if it is 1 to 64 of `A-Z a-z 0-9 . _ -`; else a new id is taken.",
         "schema": {"type": "string"},
     }
 
@@ -291,8 +264,12 @@ def _content_of(operation: Operation) -> Schema:
 
 
 def _problem_answer(status: int) -> Schema:
-    schema = schema_of(Problem, use="answer")
-    schema["properties"]["status"]["enum"] = [status]
+    whole = schema_of(Problem, use="answer")
+    # Each error stands there many times over, so it is kept short: only the fields that its status comes with.
+    foreign = {"errors": 400, "required": 403}
+    fields = {name: field for name, field in whole["properties"].items() if foreign.get(name, status) == status}
+    schema = {"type": "object", "properties": fields, "required": whole["required"]}
+    fields["status"] = {"type": "integer", "enum": [status]}
     headers = {"X-Request-Id": _header("The request's id, as the log has it.", {"type": "string"})}
     if status in _SAYS_WHEN_TO_COME_BACK:
         headers["Retry-After"] = _header("Seconds to wait before trying again.", {"type": "integer", "minimum": 1})
@@ -303,125 +280,3 @@ def _problem_answer(status: int) -> Schema:
 
 def _header(description: str, schema: Schema) -> Schema:
     return {"description": description, "schema": schema}
-
-
-def schema_of(kind: object, *, use: Use) -> Schema:
-    """The OpenAPI 3.0.3 schema of a type, without references.
-
-    Raises TypeError for types nobody has described, ValueError for what 3.0.3 cannot say in place.
-    """
-    structs = list(_structs_in(types.type_info(kind), {}))
-    schemas, components = msgspec.json.schema_components(
-        [kind, *structs], schema_hook=_custom_schema, ref_template="{name}"
-    )
-    if use == "answer":
-        for named, struct in zip(schemas[1:], structs, strict=True):
-            components[named["$ref"]] = _as_answered(components[named["$ref"]], struct)
-    return convert_schema(schemas[0], components=components, use=use)
-
-
-def _custom_schema(kind: type) -> Schema:
-    if kind not in _CUSTOM_SCHEMAS:
-        raise NotImplementedError
-    return dict(_CUSTOM_SCHEMAS[kind])
-
-
-def _structs_in(part: object, found: dict[type[msgspec.Struct], None]) -> dict[type[msgspec.Struct], None]:
-    """Every struct within a type, in the order they are met. msgspec's descriptions of types are structs themselves."""
-    if isinstance(part, types.StructType):
-        if part.cls in found:
-            return found
-        found[part.cls] = None
-    if isinstance(part, types.Type | types.Field):
-        for name in part.__struct_fields__:
-            _structs_in(getattr(part, name), found)
-    elif isinstance(part, tuple):
-        for each in part:
-            _structs_in(each, found)
-    return found
-
-
-def _as_answered(component: Schema, kind: type[msgspec.Struct]) -> Schema:
-    """An answer holds every field, except that a shape leaves out those that have their default."""
-    leaves_out = kind.__struct_config__.omit_defaults
-    properties: Schema = {}
-    required: list[str] = [name for name in component["required"] if name == kind.__struct_config__.tag_field]
-    for name, schema in component["properties"].items():
-        properties[name] = {keyword: value for keyword, value in schema.items() if keyword != "default"}
-    for field in msgspec.structs.fields(kind):
-        schema = properties[field.encode_name]
-        if field.required or not leaves_out:
-            required.append(field.encode_name)
-        elif field.default is None and "anyOf" in schema:
-            schema["anyOf"] = [option for option in schema["anyOf"] if option != {"type": "null"}]
-    if kind is Table:
-        # Every row has an id, which is what its link is made of, whether or not a column shows it.
-        row = {**properties["rows"]["items"], "properties": {"id": {"type": "string"}}, "required": ["id"]}
-        properties["rows"] = {**properties["rows"], "items": row}
-    return {**component, "properties": properties, "required": required}
-
-
-def convert_schema(schema: Schema, *, components: Schema, use: Use, within: tuple[str, ...] = ()) -> Schema:
-    """Says in OpenAPI 3.0.3 what a JSON Schema 2020-12 of msgspec says, with its references replaced.
-
-    Raises ValueError for a schema that contains itself, and for keywords that have no counterpart.
-    """
-    given = dict(schema)
-    reference = given.pop("$ref", None)
-    if reference in within:
-        raise ValueError(f"{reference} contains itself, so it cannot be written out where it is used")
-    if reference is not None:
-        given, within = {**components[reference], **given}, (*within, reference)
-
-    def inner(part: Schema) -> Schema:
-        return convert_schema(part, components=components, use=use, within=within)
-
-    options = given.pop("anyOf", [])
-    converted: Schema = {}
-    for keyword, value in given.items():
-        if keyword not in _DROPPED:
-            converted |= _keyword(keyword, value, given, inner)
-    is_nullable = {"type": "null"} in options or converted.pop("nullable", False)
-    real = [inner(option) for option in options if option != {"type": "null"}]
-    if len(real) == 1:
-        converted = {**real[0], **converted}
-    elif real:
-        converted["anyOf"] = real
-    return _finished(converted, is_nullable=is_nullable and use != "query", is_form=use == "form")
-
-
-def _keyword(keyword: str, value: Any, given: Schema, inner: Callable[[Schema], Schema]) -> Schema:
-    """One keyword of 2020-12 as the keywords of 3.0.3 that say the same."""
-    match keyword:
-        case "const":
-            return {"enum": [value]}
-        case "examples":
-            return {"example": value[0]} if value else {}
-        case "contentEncoding":
-            return {"format": "byte"}
-        case "exclusiveMinimum" | "exclusiveMaximum":
-            return {keyword.replace("exclusiveM", "m"): value, keyword: True}
-        case "type" if isinstance(value, list):
-            single = [each for each in value if each != "null"]
-            if len(single) != 1:
-                raise ValueError(f"OpenAPI 3.0.3 has no list of types: {value}")
-            return {"type": single[0], "nullable": "null" in value}
-        case "required":
-            # An empty list is not allowed.
-            return {"required": list(value)} if value else {}
-        case "properties":
-            return {"properties": {name: inner(part) for name, part in value.items()}}
-        case "items" | "additionalProperties":
-            if isinstance(value, dict):
-                return {keyword: inner(value)}
-            return {keyword: value} if keyword == "additionalProperties" else {}
-        case "prefixItems":
-            places = [inner(part) for part in value]
-            different = [part for index, part in enumerate(places) if part not in places[:index]]
-            return {"items": different[0] if len(different) == 1 else {"anyOf": different}}
-        case "propertyNames":
-            limit = f"Keys have at most {value['maxLength']} characters." if "maxLength" in value else ""
-            return {"description": " ".join(filter(None, (given.get("description"), limit)))} if limit else {}
-        case _ if keyword in _KEPT or keyword.startswith("x-"):
-            return {keyword: value}
-    raise ValueError(f"OpenAPI 3.0.3 has no counterpart of {keyword!r}")

@@ -220,13 +220,12 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
         _observe(operation, request_id, response.status_code or 200, time.perf_counter() - started, failure)
         return response
 
-    mounted = route(
+    return route(
         operation.path.replace("{id}", "{id:str}"),
         http_method=cast("Method", operation.method),
         status_code=operation.status,
         opt={"operation": operation},
     )(endpoint)
-    return mounted
 
 
 def request_id_of(request: Request[object, object, State], services: Services) -> str:

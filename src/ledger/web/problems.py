@@ -104,9 +104,9 @@ def outside_operations(new_request_id: Callable[[], str]) -> Callable[[object, E
     def answer(_request: object, error: Exception) -> Response[bytes]:
         request_id = new_request_id()
         if isinstance(error, NotFoundException):
-            known: LedgerError = _Unknown("There is nothing at this path; the API is described at /api/openapi")
+            known: LedgerError = UnknownPath("There is nothing at this path; the API is described at /api/openapi")
         elif isinstance(error, MethodNotAllowedException):
-            known = _WrongMethod("This path does not take that method; the API is described at /api/openapi")
+            known = WrongMethod("This path does not take that method; the API is described at /api/openapi")
         elif isinstance(error, HTTPException) and 400 <= error.status_code < 500:
             known = BadRequest("The request cannot be read")
         else:
@@ -121,11 +121,15 @@ def outside_operations(new_request_id: Callable[[], str]) -> Callable[[object, E
     return answer
 
 
-class _Unknown(LedgerError):
+class UnknownPath(LedgerError):
+    """No operation has this path (404)."""
+
     status = 404
     title = "Not found"
 
 
-class _WrongMethod(LedgerError):
+class WrongMethod(LedgerError):
+    """The path has operations, but none with this method (405)."""
+
     status = 405
     title = "Method not allowed"

@@ -1,0 +1,174 @@
+"""`ledger check`: settings, database, migrations, Lanyard, and whether the books are right.
+
+The books are recomputed from the facts, independently of the code that writes them: each query finds what should not
+exist. They run on a live database, in one snapshot, and read in the database, so memory stays bounded.
+"""
+
+import asyncio
+
+import asyncpg
+
+from ledger.audit.actions import verify_chain
+from ledger.database.revision import HEAD_REVISION
+from ledger.database.transaction import prepare_connection
+from ledger.errors import LedgerError
+from ledger.lanyard import LanyardClient
+from ledger.settings import Settings
+from ledger.system.store import get_revision
+
+CONNECT_TIMEOUT_S = 5
+# Walking a million invoices takes a while; a check that never ends helps nobody.
+CHECK_TIMEOUT_S = 600
+NAMED_MAX = 5
+
+# What is wrong, in words, and the query that finds it. Each row starts with the name of what is wrong.
+BOOKS = (
+    (
+        "the lines of {names} do not add up to the subtotal",
+        """
+        select i.number from invoice i
+        left join (
+            select invoice_id, sum(total_minor) as net from invoice_line group by invoice_id
+        ) l on l.invoice_id = i.id
+        where coalesce(l.net, -1) <> i.subtotal_minor
+        """,
+    ),
+    (
+        "the tax shares of {names} do not add up to the invoice",
+        """
+        select i.number from invoice i
+        left join (
+            select invoice_id, sum(net_minor) as net, sum(tax_minor) as tax from invoice_tax group by invoice_id
+        ) t on t.invoice_id = i.id
+        where coalesce(t.net, -1) <> i.subtotal_minor or coalesce(t.tax, -1) <> i.tax_minor
+            or i.subtotal_minor + i.tax_minor <> i.total_minor
+        """,
+    ),
+    (
+        "the tax of {names} is not its rate on its lines, rounded half away from zero",
+        """
+        select distinct i.number from invoice_tax t join invoice i on i.id = t.invoice_id
+        left join (
+            select invoice_id, tax_rate_bp, sum(total_minor) as net from invoice_line group by invoice_id, tax_rate_bp
+        ) l on l.invoice_id = t.invoice_id and l.tax_rate_bp = t.rate_bp
+        where coalesce(l.net, -1) <> t.net_minor or t.tax_minor <> div(t.net_minor * t.rate_bp + 5000, 10000)
+        """,
+    ),
+    (
+        "the numbers of {names} are not exactly 1 to n",
+        """
+        select c.series from counter c
+        left join (
+            select series, count(*) as issued, min(series_number) as first, max(series_number) as last
+            from invoice group by series
+        ) i on i.series = c.series
+        where coalesce(i.issued, 0) <> c.last_number or coalesce(i.last, 0) <> c.last_number
+            or (c.last_number > 0 and i.first <> 1)
+        """,
+    ),
+    (
+        "{names} were issued before an invoice with a smaller number",
+        """
+        select number from (
+            select number, created_at, lag(created_at) over (partition by series order by series_number) as before
+            from invoice
+        ) ordered where created_at < before
+        """,
+    ),
+    (
+        "the state of {names} does not follow from their payments",
+        """
+        select i.number from invoice i
+        left join (
+            select invoice_id, count(*) as payments, sum(amount_minor) as paid from payment group by invoice_id
+        ) p on p.invoice_id = i.id
+        where i.status <> case
+            when i.cancelled_at is not null then 'cancelled'
+            when coalesce(p.payments, 0) > 0 and p.paid >= i.total_minor then 'paid'
+            when i.status = 'failed' and coalesce(p.paid, 0) = 0 then 'failed'
+            else 'pending'
+        end
+        """,
+    ),
+    (
+        "{names} are paid without a time of payment, or the other way round",
+        """
+        select number from invoice
+        where (status in ('paid', 'refunded') and paid_at is null)
+            or (status in ('pending', 'failed') and paid_at is not null)
+        """,
+    ),
+    (
+        "payments of {names} are in another currency than the invoice",
+        "select i.number from payment p join invoice i on i.id = p.invoice_id where p.currency <> i.currency",
+    ),
+    (
+        "{names} have no event or no audit entry of their creation",
+        """
+        select i.number from invoice i
+        where not exists (select from audit_entry a
+                where a.entity_type = 'invoice' and a.entity_id = i.id::text and a.action = 'invoice.created')
+            or not exists (select from event e where e.subject_id = i.id and e.type = 'invoice.created')
+        """,
+    ),
+)
+
+
+async def check(settings: Settings) -> list[str]:
+    """Returns a sentence for each thing that is wrong; nothing wrong is an empty list."""
+    problems = await _check_database(settings)
+    if settings.identity == "lanyard":
+        problems += await _check_lanyard(settings)
+    return problems
+
+
+async def _check_database(settings: Settings) -> list[str]:
+    try:
+        connection = await asyncpg.connect(settings.require_database_url(), timeout=CONNECT_TIMEOUT_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        return [f"The database does not answer ({type(error).__name__}): check DATABASE_URL and the server."]
+    try:
+        revision = await get_revision(connection)
+        if revision is None:
+            return ["The database is empty: run `ledger migrate`."]
+        if revision < HEAD_REVISION:
+            return [f"The schema is at {revision} and {HEAD_REVISION} is needed: run `ledger migrate`."]
+        await prepare_connection(connection)
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await check_books(connection)
+    except TimeoutError:
+        return [f"The books could not be checked within {CHECK_TIMEOUT_S} s: the database is too busy."]
+    finally:
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+async def check_books(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+    """Recomputes sums, tax, numbers, states and the audit chain, all in one snapshot."""
+    problems = []
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        for sentence, query in BOOKS:
+            rows = await connection.fetch(f"{query} limit {NAMED_MAX + 1}")
+            if rows:
+                names = ", ".join(str(row[0]) for row in rows[:NAMED_MAX])
+                names += " and others" if len(rows) > NAMED_MAX else ""
+                problems.append(f"The books are wrong: {sentence.format(names=names)}.")
+        verified = await verify_chain(connection)
+        if not verified.ok:
+            problems.append(f"The audit log was changed: its chain breaks at position {verified.broken_at}.")
+    return problems
+
+
+async def _check_lanyard(settings: Settings) -> list[str]:
+    assert settings.lanyard_url is not None
+    assert settings.lanyard_service_key is not None
+    key = settings.lanyard_service_key.reveal()
+    lanyard = LanyardClient(base_url=settings.lanyard_url, slug=settings.slug, service_key=key)
+    try:
+        await lanyard.verify(f"ServiceKey {key}")
+    except LedgerError as error:
+        if error.status == 401:
+            return ["Lanyard refuses LANYARD_SERVICE_KEY: copy the key that Lanyard shows for Ledger."]
+        return ["Lanyard cannot be asked: check LANYARD_URL and whether Lanyard runs."]
+    finally:
+        await lanyard.close()
+    return []
