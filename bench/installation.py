@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class Ledger:
     def working(self) -> Iterator[None]:
         """Runs `ledger worker` around the block."""
         with self._process("worker") as process:
-            _wait_until(lambda: self._is_worker_seen(), process)
+            _wait_until(self._is_worker_seen, process)
             yield
 
     def _is_worker_seen(self) -> bool:
@@ -168,8 +168,7 @@ def _wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> 
             raise BenchFailed(f"{process.args!r} ended with code {process.returncode} while starting")
         if time.monotonic() > deadline_s:
             raise BenchFailed(f"{process.args!r} did not start within {START_TIMEOUT_S:.0f} s")
-        with suppress(KeyboardInterrupt):
-            time.sleep(_POLL_S)
+        time.sleep(_POLL_S)
 
 
 def _free_port() -> int:

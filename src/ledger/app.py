@@ -31,7 +31,7 @@ from ledger.names import LanyardNames, StandaloneNames
 from ledger.payments import routes as payments
 from ledger.service_access import routes as service_access
 from ledger.settings import Settings
-from ledger.standalone import StandaloneIdentity, load_or_create_credentials
+from ledger.standalone import DISPLAY_NAMES, StandaloneIdentity, load_or_create_credentials
 from ledger.system import routes as system
 from ledger.web.call import Services
 from ledger.web.limits import RateLimiter
@@ -102,13 +102,14 @@ def build_identity(settings: Settings, lanyard: LanyardClient | None) -> tuple[I
     """Who proves callers and knows their names: Lanyard, or the credentials made for trying Ledger alone."""
     if lanyard is None:
         credentials = load_or_create_credentials(settings.data_dir)
-        names = StandaloneNames({"standalone-admin": "Standalone Admin", "standalone-user": "Standalone User"})
-        return StandaloneIdentity(credentials), names
+        return StandaloneIdentity(credentials), StandaloneNames(dict(DISPLAY_NAMES))
     return CachedIdentity(lanyard), LanyardNames(lanyard)
 
 
-def build_lanyard(settings: Settings) -> LanyardClient:
-    """A client for the configured Lanyard."""
+def build_lanyard(settings: Settings) -> LanyardClient | None:
+    """A client for the configured Lanyard; standalone there is none."""
+    if settings.identity == "standalone":
+        return None
     assert settings.lanyard_url is not None
     assert settings.lanyard_service_key is not None
     return LanyardClient(
@@ -117,12 +118,11 @@ def build_lanyard(settings: Settings) -> LanyardClient:
 
 
 @asynccontextmanager
-async def heartbeating(settings: Settings, database: Database) -> AsyncIterator[None]:
+async def heartbeating(lanyard: LanyardClient | None, database: Database) -> AsyncIterator[None]:
     """Keeps the heartbeat loop running around the block; standalone, there is nobody to tell."""
-    if settings.identity == "standalone":
+    if lanyard is None:
         yield
         return
-    lanyard = build_lanyard(settings)
     heartbeat = Heartbeat(
         database=database,
         lanyard=lanyard,
@@ -136,7 +136,6 @@ async def heartbeating(settings: Settings, database: Database) -> AsyncIterator[
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await lanyard.close()
 
 
 def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> Litestar:
@@ -148,11 +147,13 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
         services = build_services(settings, lanyard=lanyard, clock=clock, ids=ids)
         app.state.services = services
         await services.database.open()
-        async with heartbeating(settings, services.database):
+        async with heartbeating(lanyard, services.database):
             yield
         await services.get(InvoiceWriter).close()
         await services.identity.close()
         await services.names.close()
+        if lanyard is not None:
+            await lanyard.close()
         if lanyard is not None:
             await lanyard.close()
         await services.database.close()

@@ -230,6 +230,7 @@ class EmbeddedPostgres:
                 check=True,
                 cwd="/",
                 env=_ENVIRONMENT,
+                start_new_session=True,
                 **run_as(account),
             )
         except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ and is found by the next one.
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ _SETTLED_S = 30.0
 
 _READY_POLL_S = 0.05
 _READY_TIMEOUT_S = 5.0
+_READY_EXPECTED_S = 10.0
 _READY_ANSWER_MAX_BYTES = 64 * 1024
 _DATABASE_POLL_S = 0.25
 _LOG_TRIM_EVERY_S = 60.0
@@ -58,10 +60,11 @@ class Supervisor:
         database: "EmbeddedPostgres | None" = None,
         stop_timeout_s: float = _STOP_TIMEOUT_S,
     ) -> None:
-        """`listener` is handed to every child; `database` runs already, and is stopped after the children."""
+        """`listener` is handed to every child; `database` is started before the children and stopped after them."""
         self._children = children
         self._environ = dict(environ)
         self._listener = listener
+        self._address = _reachable_address(listener) if listener else ("", 0)
         self._database = database
         self._stop_timeout_s = stop_timeout_s
         self._stop = asyncio.Event()
@@ -71,23 +74,28 @@ class Supervisor:
     async def run(self, *, on_ready: Callable[[], None], first: Child | None = None) -> int:
         """Runs `first` to its end and then the children; returns the exit code when everything has ended.
 
-        `on_ready` is called when `/api/ready` answers 200 on the listener, or at once where there is none.
+        `on_ready` is called when `/api/ready` answers 200 on the listener, or at once where there is none. Raises
+        `EmbeddedPostgresError` when the database does not start.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._on_signal)
+            # Under `nohup`, the end of the terminal is to be overlooked.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_signal)
+        if self._database is not None:
+            self._environ["DATABASE_URL"] = await asyncio.to_thread(self._database.start)
         database = asyncio.create_task(self._keep_database())
         lifeline, held = os.pipe()
         try:
-            if first is not None and not await self._succeeds(first, lifeline):
+            if first is not None and not self._stop.is_set() and await self._run_once(first, lifeline) != 0:
                 return 0 if self._stop.is_set() else 1
-            keeping = [asyncio.create_task(self._keep(child, lifeline)) for child in self._children]
-            announcing = asyncio.create_task(self._announce(on_ready))
+            working = [asyncio.create_task(self._keep(child, lifeline)) for child in self._children]
+            working.append(asyncio.create_task(self._announce(on_ready)))
             await self._stop.wait()
             if self._listener is not None:
                 refuse_connections(self._listener)
                 self._listener.close()
-            await asyncio.gather(announcing, *keeping)
+            await asyncio.gather(*working)
             return 0
         finally:
             os.close(held)
@@ -112,10 +120,10 @@ class Supervisor:
             start_new_session=True,
         )
 
-    async def _succeeds(self, child: Child, lifeline: int) -> bool:
+    async def _run_once(self, child: Child, lifeline: int) -> int:
         process = await self._start(child, lifeline)
         await self._until_stop_or_end(process)
-        return await self._end(child, process) == 0
+        return await self._end(child, process)
 
     async def _keep(self, child: Child, lifeline: int) -> None:
         """Starts the child, again and again with growing pauses, until told to stop; then ends it."""
@@ -123,14 +131,17 @@ class Supervisor:
         pause_s = _FIRST_PAUSE_S
         while not self._stop.is_set():
             started_s = loop.time()
-            process = await self._start(child, lifeline)
-            await self._until_stop_or_end(process)
+            try:
+                exit_code = await self._run_once(child, lifeline)
+            except OSError as error:
+                reason = f"cannot be started: {error.strerror}"
+            else:
+                reason = _reason(exit_code)
             if self._stop.is_set():
-                await self._end(child, process)
                 return
             if loop.time() - started_s >= _SETTLED_S:
                 pause_s = _FIRST_PAUSE_S
-            log.error("process ended", process=child.label, reason=_reason(process.returncode), again_in_s=pause_s)
+            log.error("process ended", process=child.label, reason=reason, again_in_s=pause_s)
             await _wait(self._stop, timeout_s=pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -142,6 +153,8 @@ class Supervisor:
 
     async def _end(self, child: Child, process: Process) -> int:
         """Ends the process: in good order within 20 s, or else by force. Returns its exit code."""
+        if process.returncode is not None:
+            return process.returncode
         with suppress(ProcessLookupError):
             process.terminate()
         waits = [asyncio.create_task(self._hurry.wait()), asyncio.create_task(process.wait())]
@@ -186,9 +199,14 @@ class Supervisor:
         return _DATABASE_POLL_S, _FIRST_PAUSE_S
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        while self._listener is not None and not await _is_ready(self._listener):
+        loop = asyncio.get_running_loop()
+        warn_at_s = loop.time() + _READY_EXPECTED_S
+        while self._listener is not None and not await _is_ready(self._address):
             if await _wait(self._stop, timeout_s=_READY_POLL_S):
                 return
+            if loop.time() >= warn_at_s:
+                log.warning("not ready yet", why="see /api/ready", port=self._address[1])
+                warn_at_s = math.inf
         on_ready()
 
 
@@ -199,13 +217,17 @@ async def _wait(event: asyncio.Event, *, timeout_s: float) -> bool:
     return event.is_set()
 
 
-async def _is_ready(listener: socket.socket) -> bool:
-    """Whether `/api/ready` answers 200."""
+def _reachable_address(listener: socket.socket) -> tuple[str, int]:
+    """An address at which a listener can be reached from this machine."""
     host, port = listener.getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+async def _is_ready(address: tuple[str, int]) -> bool:
+    """Whether `/api/ready` answers 200."""
     try:
         async with asyncio.timeout(_READY_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(reachable, port, limit=_READY_ANSWER_MAX_BYTES)
+            reader, writer = await asyncio.open_connection(*address, limit=_READY_ANSWER_MAX_BYTES)
             try:
                 writer.write(b"GET /api/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 status = await reader.readline()

@@ -15,7 +15,7 @@ import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.models import Schedule
 
-from ledger.app import APP_VERSION, heartbeating
+from ledger.app import APP_VERSION, build_lanyard, heartbeating
 from ledger.audit.actions import SEALED_AT_ONCE, seal_entries
 from ledger.clock import Clock, SystemClock
 from ledger.database.transaction import Actor, Database
@@ -44,17 +44,20 @@ async def run_worker(settings: Settings, stop: asyncio.Event, *, clock: Clock | 
         clock=clock or SystemClock(),
         ids=TimeOrderedIds(),
     )
+    lanyard = build_lanyard(settings)
     await database.open()
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
     seen = asyncio.create_task(_report(database, worker_id=worker_id), name="worker report")
     try:
-        async with heartbeating(settings, database):
+        async with heartbeating(lanyard, database):
             await _keep_queue_running(settings, database, stop)
     finally:
         seen.cancel()
         await asyncio.gather(seen, return_exceptions=True)
         await _say_goodbye(database, worker_id=worker_id)
         await database.close()
+        if lanyard is not None:
+            await lanyard.close()
 
 
 async def _keep_queue_running(settings: Settings, database: Database, stop: asyncio.Event) -> None:

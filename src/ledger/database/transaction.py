@@ -164,13 +164,18 @@ class _Connection(_DriverConnection):
         return ""
 
 
+def _encode_jsonb(value: object) -> bytes:
+    """Text is taken for JSON already: the job queue hands its values over like that."""
+    return b"\x01" + (value.encode() if isinstance(value, str) else msgspec.json.encode(value))
+
+
 async def prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Teaches a connection to read and write JSON."""
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
         format="binary",
-        encoder=lambda value: b"\x01" + msgspec.json.encode(value),
+        encoder=_encode_jsonb,
         decoder=lambda raw: msgspec.json.decode(raw[1:]),
     )
 

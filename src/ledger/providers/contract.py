@@ -1,0 +1,352 @@
+"""What a payment provider is to Ledger: what it can do, what it needs to know, and what it is asked.
+
+Adding a provider means one file that implements `Provider`, its tests' fixtures and its document. A provider's own
+words (session, intent, price id) stop at its file: everything here is said in Ledger's words. Amounts are integers in
+minor units with their currency; ids of the provider's things are opaque text (`remote_id`).
+
+Every call carries the id of the row that asks (`intent_id`). A provider derives its idempotency key from it, so that
+asking twice has one effect, also after a crash.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar, Literal, Protocol
+
+import msgspec
+
+from ledger.errors import BadRequest, CapabilityMissing, FieldError, Unavailable
+
+
+class Capability(StrEnum):
+    """What a provider can do; the manifest and the buttons follow it."""
+
+    INVOICES = "invoices"
+    """Take payments of single invoices."""
+    SUBSCRIPTIONS = "subscriptions"
+    """Keep subscriptions."""
+    CHECKOUT = "checkout"
+    """Has a page of its own where people pay."""
+    REFUNDS = "refunds"
+    """Send money back the way it came."""
+    RECURRING_BILLING = "recurringBilling"
+    """Charge again by itself when a period ends."""
+
+
+# What can go wrong
+
+
+class ProviderRefused(BadRequest):
+    """The provider said no, and nothing happened. The sentence says why, in words for a treasurer."""
+
+    title = "The payment provider refused"
+
+
+class ProviderUnreachable(Unavailable):
+    """The provider could not be asked, or asked to come back later; nothing happened there."""
+
+    title = "The payment provider cannot be reached"
+
+
+class OutcomeUnknown(Unavailable):
+    """The request may or may not have had its effect; the reconciler will ask the provider and settle it."""
+
+    title = "The payment provider did not answer in time"
+
+
+class SettingsRefused(BadRequest):
+    """A connection's settings cannot be used; `fields` says which and why."""
+
+
+class SignatureWrong(BadRequest):
+    """What claims to come from a provider is not signed by it, or too old. Nothing is stored."""
+
+    title = "Bad signature"
+
+
+# Settings
+
+
+class SettingField(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing an administrator tells Ledger about a provider."""
+
+    key: str
+    label: str
+    kind: Literal["text", "password", "select", "textarea"] = "text"
+    is_secret: bool = False
+    is_required: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    """For a select: (value, label)."""
+    placeholder: str | None = None
+
+
+Settings = Mapping[str, str]
+
+
+# Payments
+
+
+class PaymentLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line as the payer shall see it. `unit_price_minor * quantity` is what it adds to the total."""
+
+    description: str
+    unit_price_minor: int
+    quantity: int
+
+
+class Payer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who pays: the row of the person, never the Lanyard id, and what the provider calls them, once it knows them."""
+
+    person_id: int
+    remote_id: str | None = None
+
+
+class WantedPayment(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment to be started. The lines and the tax add up to `amount_minor`."""
+
+    intent_id: str
+    invoice_id: str
+    invoice_number: str
+    amount_minor: int
+    currency: str
+    lines: tuple[PaymentLine, ...]
+    tax_minor: int
+    tax_label: str
+    payer: Payer
+    payment_reference: str
+    """ISO 11649 creditor reference, `RF18INV20260001`."""
+    due_at: datetime | None
+    success_url: str
+    cancel_url: str
+
+
+class Checkout(msgspec.Struct, frozen=True, kw_only=True):
+    """A page where the payer can pay."""
+
+    remote_id: str
+    url: str
+    expires_at: datetime
+    customer_remote_id: str | None = None
+    """What the provider calls the payer, when it was made with this checkout."""
+
+
+class Instructions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the payer has to do, as multi-line plain text."""
+
+    text: str
+
+
+StartedPayment = Checkout | Instructions
+
+
+class MoneyArrived(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment the provider vouches for."""
+
+    remote_id: str
+    """The provider's own name of the payment; unique, and what a refund is asked for with."""
+    amount_minor: int
+    currency: str
+    method: str
+    received_at: datetime
+
+
+class CheckoutState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a checkout stands at the provider. `pending` means: submitted, and the money is still on its way."""
+
+    status: Literal["open", "pending", "paid", "expired", "failed", "unknown"]
+    """`unknown`: the provider knows of no such checkout."""
+    checkout: Checkout | None = None
+    payment: MoneyArrived | None = None
+
+
+class WantedRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """Money to be sent back."""
+
+    intent_id: str
+    payment_remote_id: str
+    amount_minor: int
+    currency: str
+    reason: str | None
+
+
+class RefundState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a refund stands at the provider. `unknown`: it knows of no such refund."""
+
+    status: Literal["requested", "succeeded", "failed", "unknown"]
+    remote_id: str | None = None
+    failure: str | None = None
+
+
+# Products
+
+
+class WantedProduct(msgspec.Struct, frozen=True, kw_only=True):
+    """A product as the provider shall know it."""
+
+    intent_id: str
+    """Changes with every version, so that a retry is one effect and a change is another."""
+    product_id: str
+    price_id: str
+    name: str
+    description: str | None
+    amount_minor: int
+    currency: str
+    interval: Literal["month", "year"] | None
+    is_active: bool
+    product_remote_id: str | None
+    price_remote_id: str | None
+    """The present price at the provider, or None when this version is new there."""
+    old_price_remote_ids: tuple[str, ...]
+    """Prices that are to be archived."""
+
+
+class SyncedProduct(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider calls a product and its price now."""
+
+    product_remote_id: str
+    price_remote_id: str
+
+
+# Events
+
+
+class CheckoutCompleted(msgspec.Struct, frozen=True, kw_only=True, tag="checkout.completed"):
+    """A payer went through a checkout. Without `payment` the money is still on its way."""
+
+    checkout_remote_id: str
+    invoice_id: str | None
+    payment: MoneyArrived | None
+
+
+class CheckoutExpired(msgspec.Struct, frozen=True, kw_only=True, tag="checkout.expired"):
+    """A checkout can no longer be used."""
+
+    checkout_remote_id: str
+
+
+class PaymentFailed(msgspec.Struct, frozen=True, kw_only=True, tag="payment.failed"):
+    """An attempt to pay failed; another may follow."""
+
+    invoice_id: str | None
+    checkout_remote_id: str | None
+    reason: str | None
+
+
+class NothingToDo(msgspec.Struct, frozen=True, kw_only=True, tag="ignored"):
+    """An event that Ledger has no use for."""
+
+
+EventMeaning = CheckoutCompleted | CheckoutExpired | PaymentFailed | NothingToDo
+
+
+class ProviderEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified event, not yet understood."""
+
+    remote_id: str
+    type: str
+    created_at: datetime
+
+
+# The provider itself
+
+
+class Provider(Protocol):
+    """A connection to a provider, with its settings. Each method may take 8 s at most."""
+
+    async def close(self) -> None:
+        """Gives connections back."""
+        ...
+
+    async def test(self) -> str:
+        """Asks the provider whether the settings work; returns a sentence that says as whom.
+
+        Raises `ProviderRefused` and `ProviderUnreachable`.
+        """
+        ...
+
+    async def start_payment(self, wanted: WantedPayment) -> StartedPayment:
+        """Opens a checkout, or says how to pay. The same `intent_id` gives the same checkout.
+
+        Raises `ProviderRefused`, `ProviderUnreachable`, `OutcomeUnknown`.
+        """
+        ...
+
+    async def look_up_checkout(self, *, intent_id: str, remote_id: str | None) -> CheckoutState:
+        """Where a checkout stands. Without a `remote_id` it is found by the intent it was made for."""
+        ...
+
+    async def expire_checkout(self, *, remote_id: str) -> CheckoutState:
+        """Closes a checkout and says where it stands then: it may have been paid in the same moment."""
+        ...
+
+    async def refund(self, wanted: WantedRefund) -> RefundState:
+        """Sends money back. Raises like `start_payment`."""
+        ...
+
+    async def look_up_refund(self, wanted: WantedRefund, *, remote_id: str | None) -> RefundState:
+        """Where a refund stands. Without a `remote_id` it is found by the intent it was made for."""
+        ...
+
+    async def sync_product(self, wanted: WantedProduct) -> SyncedProduct:
+        """Brings the provider's product and price to this version. Raises like `start_payment`."""
+        ...
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> ProviderEvent:
+        """Verifies a signed event on its raw bytes. Raises `SignatureWrong`. `headers` have lower-case names."""
+        ...
+
+    async def understand_event(self, body: bytes) -> EventMeaning:
+        """What a stored event means, asking the provider for the present state where the event alone is not enough.
+
+        Raises `ProviderUnreachable` when it cannot be asked, and `ProviderRefused` when the event makes no sense.
+        """
+        ...
+
+
+class ProviderType(Protocol):
+    """A kind of provider: what it can do and what it needs to know."""
+
+    name: ClassVar[str]
+    """`stripe`, `manual`: stored with connections and payments, and part of no URL."""
+    label: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+
+    def fields(self) -> Sequence[SettingField]:
+        """The settings, in the order of the form."""
+        ...
+
+    def check(self, settings: Settings) -> Sequence[FieldError]:
+        """What is wrong with settings, in words for a treasurer; nothing is sent anywhere."""
+        ...
+
+    def connect(self, settings: Settings) -> Provider:
+        """A connection with settings that passed `check`."""
+        ...
+
+
+class ProviderDefaults:
+    """Says no to everything a small provider cannot do; such a provider overrides the little it can."""
+
+    async def close(self) -> None:
+        """Has nothing to give back."""
+
+    async def look_up_checkout(self, *, intent_id: str, remote_id: str | None) -> CheckoutState:
+        return CheckoutState(status="unknown")
+
+    async def expire_checkout(self, *, remote_id: str) -> CheckoutState:
+        return CheckoutState(status="unknown")
+
+    async def refund(self, wanted: WantedRefund) -> RefundState:
+        raise CapabilityMissing("This provider cannot send money back; return it the way it came")
+
+    async def look_up_refund(self, wanted: WantedRefund, *, remote_id: str | None) -> RefundState:
+        return RefundState(status="unknown")
+
+    async def sync_product(self, wanted: WantedProduct) -> SyncedProduct:
+        return SyncedProduct(product_remote_id=wanted.product_id, price_remote_id=wanted.price_id)
+
+    def read_event(self, body: bytes, headers: Mapping[str, str]) -> ProviderEvent:
+        raise SignatureWrong("This provider sends no events")
+
+    async def understand_event(self, body: bytes) -> EventMeaning:
+        return NothingToDo()
