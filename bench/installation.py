@@ -21,6 +21,7 @@ from ledger.standalone import load_or_create_credentials
 START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.01
+_LOG_TOLD_CHARACTERS = 2_000
 _TEMPLATE = "bench_template"
 LEDGER = [str(Path(sys.executable).with_name("ledger"))]
 
@@ -117,14 +118,14 @@ class Ledger:
         """Runs `ledger serve` around the block; yields how many seconds it took to the first answered request."""
         began_s = time.perf_counter()
         with self._process("serve") as process:
-            _wait_until(self.answers, process)
+            self._wait_until(self.answers, process, "serve")
             yield time.perf_counter() - began_s
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Runs `ledger worker` around the block."""
         with self._process("worker") as process:
-            _wait_until(self._is_worker_seen, process)
+            self._wait_until(self._is_worker_seen, process, "worker")
             yield
 
     def _is_worker_seen(self) -> bool:
@@ -137,10 +138,22 @@ class Ledger:
 
         return asyncio.run(ask())
 
+    def _wait_until(self, is_so: Callable[[], bool], process: subprocess.Popen[bytes], command: str) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not is_so():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                # The log goes with the run's folder, so its end is told.
+                said = self._log(command).read_text(errors="replace")[-_LOG_TOLD_CHARACTERS:]
+                raise BenchFailed(f"`ledger {command}` did not start; it said:\n{said}")
+            time.sleep(_POLL_S)
+
+    def _log(self, command: str) -> Path:
+        return self.data_dir / f"{command}.log"
+
     @contextmanager
     def _process(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.data_dir / f"{command}.log").open("ab") as log:
+        with self._log(command).open("ab") as log:
             process = subprocess.Popen(
                 [*LEDGER, command],
                 stdin=subprocess.DEVNULL,
@@ -159,16 +172,6 @@ class Ledger:
                 process.kill()
                 process.wait()
                 print(f"ledger {command} did not stop within {_STOP_TIMEOUT_S:.0f} s", file=sys.stderr)
-
-
-def _wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while not is_so():
-        if process.poll() is not None:
-            raise BenchFailed(f"{process.args!r} ended with code {process.returncode} while starting")
-        if time.monotonic() > deadline_s:
-            raise BenchFailed(f"{process.args!r} did not start within {START_TIMEOUT_S:.0f} s")
-        time.sleep(_POLL_S)
 
 
 def _free_port() -> int:

@@ -18,10 +18,8 @@ THREADS = 2
 
 STATEMENT = """\
 with taken as (
-    insert into counter as c (series, last_number, last_issued_at) values ('INV-2026', 1, now())
-    on conflict (series) do update set
-        last_number = c.last_number + excluded.last_number,
-        last_issued_at = greatest(c.last_issued_at, excluded.last_issued_at)
+    update counter set last_number = last_number + 1, last_issued_at = greatest(last_issued_at, now())
+    where series = 'INV-2026'
     returning series, last_number as n, last_issued_at as issued_at
 ), issued as (
     insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
@@ -68,7 +66,6 @@ def run_pgbench(database_url: str, *, clients: int, measured_s: int, persons: in
     """Runs the statement over `clients` connections. Raises `PgbenchFailed`."""
     with TemporaryDirectory(prefix="ledger-bench-") as folder:
         script = Path(folder) / "invoice.sql"
-        # One line: with `-M prepared` a statement may span lines, but pgbench reports errors by line.
         script.write_text(f"\\set person random(1, {persons})\n{STATEMENT}")
         command = [str(pg_bin_dir() / "pgbench"), "-M", "prepared", "-n", "-f", str(script)]
         command += ["-c", str(clients), "-j", str(min(THREADS, clients)), "-T", str(measured_s), database_url]

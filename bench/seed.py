@@ -7,6 +7,7 @@ and one user with the same number of invoices, spread evenly over the whole time
 import asyncpg
 
 from ledger.standalone import USER_ID
+from ledger.web.paging import Position
 
 PERSONS = 10_000
 OWN_INVOICES = 300
@@ -50,7 +51,17 @@ async def add_persons(database_url: str) -> None:
             PERSONS,
             USER_ID,
         )
-        await connection.execute("vacuum analyze")
+        # This table only: one that was vacuumed while it was empty would be planned for as if it stayed empty.
+        await connection.execute("vacuum analyze person")
+    finally:
+        await connection.close()
+
+
+async def add_counter(database_url: str, *, last_number: int = 0) -> None:
+    """Adds the series that numbers are taken from."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("insert into counter values ('INV-2026', $1, now())", last_number)
     finally:
         await connection.close()
 
@@ -58,9 +69,9 @@ async def add_persons(database_url: str) -> None:
 async def add_invoices(database_url: str, *, count: int) -> None:
     """Adds persons and `count` invoices to an empty database, the newest now, one each 20 s before it."""
     await add_persons(database_url)
+    await add_counter(database_url, last_number=count)
     connection = await asyncpg.connect(database_url, command_timeout=_STATEMENT_TIMEOUT_S)
     try:
-        await connection.execute("insert into counter values ('INV-2026', $1, now())", count)
         for first in range(1, count + 1, _CHUNK):
             await connection.execute(_INVOICES, first, min(first + _CHUNK - 1, count), count)
         # As autovacuum would have it by the time there are so many.
@@ -77,3 +88,19 @@ async def list_invoice_ids(database_url: str, *, count: int) -> list[str]:
     finally:
         await connection.close()
     return [row[0] for row in rows]
+
+
+async def find_middle(database_url: str) -> Position:
+    """Where the older half of the invoices begins."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        row = await connection.fetchrow(
+            """
+            select created_at, id::text from invoice
+            where series_number = (select last_number / 2 from counter where series = 'INV-2026')
+            """
+        )
+    finally:
+        await connection.close()
+    assert row is not None, "the invoices were added before"
+    return Position(row[0], row[1])

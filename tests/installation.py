@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import socket
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import msgspec
 from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar import Litestar
+from yarl import URL
 
 from ledger.app import create_app
 from ledger.clock import ManualClock
@@ -67,7 +69,12 @@ class Client:
         self, method: str, path: str, *, data: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         async with self._session.request(
-            method, f"{self._url}{path}", data=data, headers={**self.headers, **(headers or {})}, allow_redirects=False
+            method,
+            # The path travels as a test writes it: nobody shall resolve its dots or its percent signs.
+            URL(f"{self._url}{path}", encoded=True),
+            data=data if data is None else io.BytesIO(data),
+            headers={**self.headers, **(headers or {})},
+            allow_redirects=False,
         ) as response:
             return Answer(status=response.status, headers=dict(response.headers), content=await response.read())
 
@@ -179,7 +186,17 @@ def add_everybody(lanyard: FakeLanyard) -> None:
 @contextlib.asynccontextmanager
 async def serving(app: Litestar, *, port: int) -> AsyncIterator[str]:
     """Serves the application as production does, on this event loop. Yields its URL."""
-    server = Server(app, address="127.0.0.1", port=port, interface=Interfaces.ASGI, log_enabled=False, websockets=False)
+    server = Server(
+        app,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGI,
+        log_enabled=False,
+        websockets=False,
+        # Without these, the 129th connection waits until another one closes.
+        backlog=1024,
+        backpressure=4096,
+    )
     running = asyncio.create_task(server.serve())
     try:
         url = f"http://127.0.0.1:{port}"

@@ -37,6 +37,7 @@ from ledger.web.call import Services
 from ledger.web.limits import RateLimiter
 from ledger.web.openapi import openapi_document
 from ledger.web.operation import Operation
+from ledger.web.options import options_handlers
 from ledger.web.problems import BODY_MAX_BYTES, outside_operations
 
 APP_VERSION = version("ledger")
@@ -159,8 +160,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
         await services.database.close()
 
     new_ids = ids or TimeOrderedIds()
+    handlers = [*all_handlers(), system.show_metrics]
     return Litestar(
-        route_handlers=[*all_handlers(), system.show_metrics],
+        route_handlers=[*options_handlers(handlers), *handlers],
         lifespan=[lifespan],
         openapi_config=None,
         exception_handlers={Exception: outside_operations(new_ids.new)},

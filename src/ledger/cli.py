@@ -105,18 +105,21 @@ def _worker(parsed: argparse.Namespace) -> int:
     return run_supervised(lambda stop: run_worker(settings, stop), lifeline=parsed.lifeline)
 
 
-def _migrate(_parsed: argparse.Namespace) -> int:
+def _migrate(parsed: argparse.Namespace) -> int:
     _, settings = _read_settings(needs_database=True)
     import asyncpg
 
     try:
         applied = asyncio.run(_apply_missing(settings))
     except (OSError, asyncpg.PostgresError) as error:
-        raise CommandFailed(
-            f"The database could not be migrated ({type(error).__name__}: {error}): "
-            "check DATABASE_URL, and that its role may create tables."
-        ) from None
-    _say(f"Migrated the database: applied {', '.join(applied)}." if applied else "The database is up to date.")
+        reason = str(error) or type(error).__name__
+        raise CommandFailed(f"The database does not answer ({reason}): check DATABASE_URL and the server.") from None
+    if parsed.lifeline is None:
+        _say(f"Migrated the database: applied {', '.join(applied)}." if applied else "The database is up to date.")
+    elif applied:
+        import structlog
+
+        structlog.get_logger("ledger.database").info("migrated", applied=applied)
     return 0
 
 
@@ -140,12 +143,12 @@ async def _apply_missing(settings: Settings) -> list[str]:
     from ledger.database.migrate import migrate
     from ledger.logs import configure_logs
 
-    configure_logs(settings.log, stream=sys.stderr)
+    configure_logs(settings.log)
     try:
         return await migrate(database_url)
     except DBAPIError as error:
         raise CommandFailed(
-            f"The database could not be migrated ({error.orig}): see that DATABASE_URL's role may create tables."
+            f"The database could not be migrated ({error.orig}): DATABASE_URL's role must be allowed to create tables."
         ) from None
 
 

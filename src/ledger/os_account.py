@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
+import structlog
 
 if TYPE_CHECKING:
     import pwd
@@ -64,6 +65,9 @@ def account_for(cluster: Path, programs: Path) -> Account | None:
         found = pwd.getpwuid(cluster.stat().st_uid) if cluster.exists() else _unprivileged_account()
     except KeyError:
         raise NoAccount(f"{cluster} belongs to an account that does not exist here: change its owner") from None
+    data_dir = cluster.parent
+    if not data_dir.stat().st_mode & stat.S_IXGRP:
+        data_dir.chmod(0o710)
     groups = _let_pass([*cluster.parents, programs, *programs.parents], found.pw_uid) | _let_run(programs)
     return Account(user_id=found.pw_uid, group_id=found.pw_gid, passing_group_ids=tuple(sorted(groups)))
 
@@ -99,6 +103,8 @@ def _let_pass(directories: Sequence[Path], user_id: int) -> set[int]:
             continue
         if not found.st_mode & stat.S_IXGRP:
             directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXGRP)
+            log = structlog.get_logger("ledger.embedded")
+            log.warning("opened a directory to its group, so that PostgreSQL can pass", directory=str(directory))
         groups.add(found.st_gid)
     return groups
 

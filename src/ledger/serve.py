@@ -27,7 +27,7 @@ log = structlog.get_logger("ledger.serve")
 
 # A client gets this long for the head of a request, and an idle connection lives as long.
 _HEAD_TIMEOUT_MS = 30_000
-# Line and headers of a request; what is longer is answered with 431.
+# Line and headers of a request, roughly (it reads in larger and larger pieces); what is longer is answered with 431.
 _HEAD_MAX_BYTES = 64 * 1024
 # Connections of one process, idle ones included; further ones wait to be accepted.
 _CONNECTIONS_MAX = 4096

@@ -59,6 +59,7 @@ class Supervisor:
         listener: socket.socket | None = None,
         database: "EmbeddedPostgres | None" = None,
         stop_timeout_s: float = _STOP_TIMEOUT_S,
+        first_pause_s: float = _FIRST_PAUSE_S,
     ) -> None:
         """`listener` is handed to every child; `database` is started before the children and stopped after them."""
         self._children = children
@@ -67,6 +68,7 @@ class Supervisor:
         self._address = _reachable_address(listener) if listener else ("", 0)
         self._database = database
         self._stop_timeout_s = stop_timeout_s
+        self._first_pause_s = first_pause_s
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._children_ended = asyncio.Event()
@@ -128,7 +130,7 @@ class Supervisor:
     async def _keep(self, child: Child, lifeline: int) -> None:
         """Starts the child, again and again with growing pauses, until told to stop; then ends it."""
         loop = asyncio.get_running_loop()
-        pause_s = _FIRST_PAUSE_S
+        pause_s = self._first_pause_s
         while not self._stop.is_set():
             started_s = loop.time()
             try:
@@ -140,7 +142,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             if loop.time() - started_s >= _SETTLED_S:
-                pause_s = _FIRST_PAUSE_S
+                pause_s = self._first_pause_s
             log.error("process ended", process=child.label, reason=reason, again_in_s=pause_s)
             await _wait(self._stop, timeout_s=pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -173,7 +175,7 @@ class Supervisor:
             return
         loop = asyncio.get_running_loop()
         trim_at_s = loop.time() + _LOG_TRIM_EVERY_S
-        pause_s = _FIRST_PAUSE_S
+        pause_s = self._first_pause_s
         while not self._children_ended.is_set():
             wait_s = _DATABASE_POLL_S
             if not self._database.is_alive():
@@ -196,14 +198,16 @@ class Supervisor:
             log.error("embedded PostgreSQL does not start", reason=str(error), again_in_s=pause_s)
             return pause_s, min(2 * pause_s, _LONGEST_PAUSE_S)
         log.info("embedded PostgreSQL serves again")
-        return _DATABASE_POLL_S, _FIRST_PAUSE_S
+        return _DATABASE_POLL_S, self._first_pause_s
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         warn_at_s = loop.time() + _READY_EXPECTED_S
+        pause_s = _READY_POLL_S
         while self._listener is not None and not await _is_ready(self._address):
-            if await _wait(self._stop, timeout_s=_READY_POLL_S):
+            if await _wait(self._stop, timeout_s=pause_s):
                 return
+            pause_s = min(2 * pause_s, _READY_TIMEOUT_S)
             if loop.time() >= warn_at_s:
                 log.warning("not ready yet", why="see /api/ready", port=self._address[1])
                 warn_at_s = math.inf

@@ -10,7 +10,7 @@ from ledger.database.persons import list_user_ids
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, reads
-from ledger.web.paging import PageQuery, read_cursor
+from ledger.web.paging import PageQuery, is_row_number, read_cursor
 from ledger.web.shapes import Column, Table, iso
 
 FilterText = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -41,7 +41,7 @@ async def list_audit(call: Call[NoBody, AuditQuery]) -> Table:
     async with call.database.connection() as connection:
         page = await list_entries(
             connection,
-            after=read_cursor(query.cursor),
+            after=read_cursor(query.cursor, is_row_id=is_row_number),
             limit=query.limit,
             action=query.action,
             entity_type=query.entity_type,

@@ -14,22 +14,26 @@ from ledger.billing_settings.store import (
     update_settings,
 )
 from ledger.database.transaction import AuditEntry, Tx
-from ledger.web.bodies import Body, Currency, NoBody
+from ledger.errors import FieldError
+from ledger.web.bodies import LINE_PATTERN, Body, Currency, NoBody, refusal_of
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, acts, reads
 from ledger.web.shapes import NOTHING, Cell, Detail, Done, Field, FieldType, Form, FormField, FormFieldType, Option
 
 SECRET_MASK = "********"  # noqa: S105 - what is shown instead of a secret
 
-ShortText = Annotated[str, Meta(max_length=200)]
+ShortText = Annotated[str, Meta(max_length=200, pattern=LINE_PATTERN)]
 
 
 class SettingsChange(Body, frozen=True, kw_only=True):
-    """What can be changed; what is left out stays. A masked password leaves the stored one as it is."""
+    """What can be changed; what is left out stays. A masked password leaves the stored one as it is.
+
+    The texts about mail and the company's name are removed by sending them empty or as `-`.
+    """
 
     default_currency: Currency | None = None
     tax_rate: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    tax_label: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    tax_label: Annotated[str, Meta(min_length=1, max_length=50, pattern=LINE_PATTERN)] | None = None
     data_retention_days: Annotated[int, Meta(ge=1, le=36_525)] | None = None
     allow_self_cancel: bool | None = None
     smtp_host: ShortText | None = None
@@ -68,8 +72,11 @@ _OPTIONS = {
     "language": (Option(label="English", value="en"), Option(label="Deutsch", value="de")),
 }
 _COLUMN_OF = {key: column for column, key, _, _, _ in _SHOWN}
-# Texts that may be emptied by sending them empty; the others keep their value then.
+# Texts that may be removed.
 _CLEARABLE = frozenset({"smtp_host", "smtp_user", "smtp_password_sealed", "smtp_from", "company_name"})
+# A form leaves empty fields out of what it sends, so there is a text that means "nothing"; so does the dash we show.
+_CLEARING = frozenset({"", "-", NOTHING})
+_CLEARING_HINT = "Enter - to remove"
 
 
 def _value(settings: BillingSettings, column: str) -> Cell:
@@ -88,7 +95,10 @@ async def show_settings(call: Call[NoBody, NoQuery]) -> Detail:
         settings = await get_settings(connection)
     return Detail(
         fields=[
-            Field(key=key, label=label, type=kind, value=NOTHING if value is None else value)
+            # The dash is no number, so it has no type.
+            Field(key=key, label=label, value=NOTHING)
+            if value is None
+            else Field(key=key, label=label, type=kind, value=value)
             for column, key, label, kind, _ in _SHOWN
             for value in (_value(settings, column),)
         ]
@@ -102,7 +112,12 @@ async def settings_form(call: Call[NoBody, NoQuery]) -> Form:
     return Form(
         fields=[
             FormField(
-                key=key, label=label, type=kind, value=_form_value(_value(settings, column)), options=_OPTIONS.get(key)
+                key=key,
+                label=label,
+                type=kind,
+                value=_form_value(_value(settings, column)),
+                placeholder=_CLEARING_HINT if column in _CLEARABLE else None,
+                options=_OPTIONS.get(key),
             )
             for column, key, label, _, kind in _SHOWN
         ]
@@ -127,15 +142,27 @@ async def change_settings(call: Call[SettingsChange, NoQuery]) -> Done:
     return Done()
 
 
+def _stored(column: str, value: object, *, key: str) -> object:
+    """What goes into the column for a value of the body; None removes a text. Raises `BadRequest` for a blank one."""
+    if not isinstance(value, str):
+        return value
+    # A password is kept as it is typed, blanks included.
+    text = value if column == "smtp_password_sealed" else value.strip()
+    if column in _CLEARABLE:
+        return None if text in _CLEARING else text
+    if not text:
+        raise refusal_of([FieldError(key, "must not be empty")])
+    return text
+
+
 async def _change(call: Call[SettingsChange, NoQuery], tx: Tx) -> None:
     before = await get_settings(tx.connection, lock=True)
     changes: dict[str, object] = {}
     for field in msgspec.structs.fields(SettingsChange):
         value = getattr(call.body, field.name)
-        column = _COLUMN_OF[field.encode_name]
-        if value is None or value == SECRET_MASK or (value == "" and column not in _CLEARABLE):
-            continue
-        changes[column] = None if value == "" else str(value) if isinstance(value, Currency) else value
+        if value is not None and value != SECRET_MASK:
+            column = _COLUMN_OF[field.encode_name]
+            changes[column] = _stored(column, value, key=field.encode_name)
     password = changes.get("smtp_password_sealed")
     if isinstance(password, str):
         changes["smtp_password_sealed"] = call.services.vault.seal(

@@ -15,6 +15,7 @@ import msgspec
 
 from ledger.clock import Clock
 from ledger.database.persons import ensure_persons
+from ledger.errors import Unavailable
 from ledger.identity import Caller, Person
 from ledger.ids import Ids
 
@@ -22,6 +23,13 @@ from ledger.ids import Ids
 STATEMENT_TIMEOUT_S = 6.0
 ACQUIRE_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 3.0
+# The server's own limits, for clients that are no longer there or frozen: what they hold locked is set free.
+_SERVER_SETTINGS = {
+    "application_name": "ledger",
+    "timezone": "UTC",
+    "statement_timeout": "8s",
+    "idle_in_transaction_session_timeout": "10s",
+}
 
 # The driver's classes are generic for the type checker only, hence the quotes.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -29,8 +37,35 @@ if TYPE_CHECKING:
     _DriverConnection = asyncpg.Connection[asyncpg.Record]
 else:
     _DriverConnection = asyncpg.Connection
+# What an unreachable or restarting PostgreSQL looks like from here.
+DATABASE_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+)
 JsonScalar = str | int | bool | None
 JsonObject = Mapping[str, JsonScalar | Mapping[str, str]]
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection was lost while a transaction was being committed: it may be stored, or not (503)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database went away while this was being stored. Look whether it was stored before you try again; "
+            "with an Idempotency-Key, trying again is safe.",
+            retry_after_s=5,
+        )
+
+
+def is_database_away(error: BaseException) -> bool:
+    """Whether the database could not be reached or went away. Values the driver refuses are ValueErrors as well."""
+    return isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError)
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +235,7 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT_S,
             connection_class=_Connection,
             init=prepare_connection,
-            server_settings={"application_name": "ledger", "timezone": "UTC"},
+            server_settings=_SERVER_SETTINGS,
         )
         await self._pool
 
@@ -222,14 +257,49 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for several reads in a row."""
-        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+        """A connection for several reads in a row. Raises `Unavailable` when there is none to be had."""
+        pool = self.pool
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        except TimeoutError:
+            raise Unavailable("The database does not answer; try again in a few seconds", retry_after_s=5) from None
+        try:
             yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            # A server that does not answer would not answer a rollback either, and the driver waits for that
+            # before it takes the connection back. So it is cut, which rolls back as well.
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+
+    @asynccontextmanager
+    async def atomically(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed at the end of the block; else nothing of it is left.
+
+        Raises `OutcomeUnknown` when the connection was lost, or the time was up, during the commit itself.
+        """
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                raise
+            except BaseException:
+                if not connection.is_closed():
+                    await transaction.rollback()
+                raise
+            try:
+                await transaction.commit()
+            except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
+                connection.terminate()
+                raise OutcomeUnknown from lost
 
     @asynccontextmanager
     async def transaction(self, actor: Actor) -> AsyncIterator[Tx]:
         """Runs the block in one transaction; commits at its end, or leaves nothing of it."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.atomically() as connection:
             tx = Tx(connection, now=self.clock.now(), actor=actor, ids=self.ids)
             yield tx
             await tx.flush()
@@ -237,7 +307,7 @@ class Database:
     @asynccontextmanager
     async def transaction_of(self, caller: Caller) -> AsyncIterator[Tx]:
         """The same, for a proven caller."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.atomically() as connection:
             now = self.clock.now()
             actor = (await actors_of(connection, callers=[caller], now=now))[0]
             tx = Tx(connection, now=now, actor=actor, ids=self.ids)

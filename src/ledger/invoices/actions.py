@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from ledger.database.transaction import AuditEntry, NewEvent, Tx
-from ledger.errors import BadRequest, NotFound
+from ledger.errors import BadRequest, FieldError, NotFound
 from ledger.invoices.rules import (
     InvoiceStatus,
     check_can_cancel,
@@ -42,7 +42,8 @@ async def mark_invoice_paid(tx: Tx, *, invoice_id: str, service_id: str | None, 
     check_can_mark_paid(invoice.status)
     method = payment_method(paid.method)
     if paid.paid_at is not None and paid.paid_at > tx.now:
-        raise BadRequest("paidAt is in the future; record the payment when the money is there")
+        sentence = "paidAt is in the future; record the payment when the money is there"
+        raise BadRequest(sentence, fields=[FieldError("paidAt", "is in the future")])
     arrived = await list_payment_amounts(tx.connection, invoice_id=invoice.id)
     still_open = open_minor(
         status=invoice.status, total_minor=invoice.total_minor, paid_minor=sum(arrived), refunded_minor=0

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from ledger.money import ITEMS_MAX, QUANTITY_MAX, TOTAL_MAX, UNIT_PRICE_MAX
-from ledger.web.bodies import Body, Currency, Instant, UserId
+from ledger.web.bodies import Body, Currency, Instant, LastInstant, UserId
 from ledger.web.paging import PageQuery
 from ledger.web.shapes import Shape
 
@@ -104,7 +104,7 @@ class InvoiceQuery(PageQuery, frozen=True, kw_only=True, rename="camel"):
     user_id: UserId | None = None
     q: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     from_: Instant | None = msgspec.field(default=None, name="from")
-    to: Instant | None = None
+    to: LastInstant | None = None
 
 
 class MyInvoiceQuery(PageQuery, frozen=True, kw_only=True, rename="camel"):

@@ -19,7 +19,7 @@ class InvoiceFilter(msgspec.Struct, frozen=True, kw_only=True):
     number: str | None = None
     person_ids: Sequence[int] | None = None
     created_from: datetime | None = None
-    created_before: datetime | None = None
+    created_until: datetime | None = None
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -46,8 +46,8 @@ def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
         conditions.append(f"i.person_id = (select id from person where lanyard_user_id = {placed(wanted.user_id)})")
     if wanted.created_from is not None:
         conditions.append(f"i.created_at >= {placed(wanted.created_from)}")
-    if wanted.created_before is not None:
-        conditions.append(f"i.created_at < {placed(wanted.created_before)}")
+    if wanted.created_until is not None:
+        conditions.append(f"i.created_at <= {placed(wanted.created_until)}")
     if wanted.number is not None:
         conditions.append(_number_or_person(wanted, placed_number=placed(wanted.number), values=values))
     return " and ".join(conditions)
@@ -106,11 +106,20 @@ async def list_paid_minor(connection: Connection, *, invoice_ids: Sequence[str])
 
 
 async def sum_open(connection: Connection, *, due_before: datetime | None) -> list[Figure]:
-    """Open invoices (with `due_before`: only those due before) per currency."""
+    """Open invoices (with `due_before`: only pending ones due before) per currency, and what is still owed on them."""
     rows = await connection.fetch(
         """
-        select count(*), currency, sum(total_minor)::bigint from invoice
-        where status in ('pending', 'failed') and ($1::timestamptz is null or (status = 'pending' and due_at < $1))
+        with wanted as (
+            select id, currency, total_minor from invoice
+            where status in ('pending', 'failed')
+                and ($1::timestamptz is null or (status = 'pending' and due_at < $1))
+        ), arrived as (
+            select wanted.currency, sum(payment.amount_minor) as paid_minor
+            from wanted join payment on payment.invoice_id = wanted.id
+            group by wanted.currency
+        )
+        select count(*), currency, (sum(total_minor) - coalesce(max(paid_minor), 0))::bigint
+        from wanted left join arrived using (currency)
         group by currency order by 3 desc
         """,
         due_before,

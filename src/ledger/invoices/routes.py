@@ -1,7 +1,6 @@
 """`/api/invoices`: for staff, and for services on what they created."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import msgspec
 
@@ -28,7 +27,7 @@ from ledger.invoices.views import invoice_actions, invoice_fields, invoice_row, 
 from ledger.invoices.writer import InvoiceWriter, WantedInvoice
 from ledger.payments.store import list_payment_amounts
 from ledger.service_access.store import get_access
-from ledger.web.bodies import NoBody
+from ledger.web.bodies import NoBody, refusal_of
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import SERVICE, STAFF, Reply, acts, reads, writes
 from ledger.web.paging import read_cursor
@@ -54,8 +53,6 @@ _COLUMNS = (
     Column(key="amount", label="Amount"),
     Column(key="createdAt", label="Created", type="date"),
 )
-# A `to` that is a plain date means the whole day.
-_DAY = timedelta(days=1)
 NAMES_MATCHED_MAX = 1_000
 
 
@@ -81,7 +78,7 @@ async def list_all_invoices(call: Call[NoBody, InvoiceQuery]) -> Table:
             number=_like(query.q),
             person_ids=people_named,
             created_from=query.from_,
-            created_before=None if query.to is None else query.to + (_DAY if _is_midnight(query.to) else timedelta(0)),
+            created_until=query.to,
         )
         page = await list_invoices(connection, wanted=wanted, after=read_cursor(query.cursor), limit=query.limit)
         users = await list_user_ids(
@@ -95,10 +92,6 @@ async def list_all_invoices(call: Call[NoBody, InvoiceQuery]) -> Table:
         total_is_more=page.total_is_more,
         next_cursor=page.next_cursor,
     )
-
-
-def _is_midnight(moment: object) -> bool:
-    return str(moment).endswith("00:00:00+00:00")
 
 
 def _like(text: str | None) -> str | None:
@@ -150,8 +143,7 @@ async def create_invoices(call: Call[NewInvoices, NoQuery]) -> Reply:
         except InvoiceRefused as refusal:
             refused += [FieldError(f"invoices[{index}].{each.field}", each.message) for each in refusal.fields]
     if refused:
-        named = refused[:100]
-        raise BadRequest("; ".join(f"{each.field}: {each.message}" for each in named[:5]), fields=named)
+        raise refusal_of(refused)
     content = await call.services.get(InvoiceWriter).issue(
         wanted, caller=call.caller, claim=call.claim, render=_render_all
     )

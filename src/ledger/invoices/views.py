@@ -1,11 +1,12 @@
 """How invoices are shown: the same values in the same words for staff and for their owners."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from ledger.invoices.rules import open_minor
 from ledger.invoices.store import Invoice, InvoiceLine
 from ledger.money import format_decimal, format_money
-from ledger.web.shapes import NOTHING, Action, Actions, Column, Field, Row, Table, iso, iso_or_nothing
+from ledger.web.shapes import NOTHING, Action, Actions, Column, Field, Row, Table, iso
 
 FORGOTTEN_USER = "(erased)"
 
@@ -60,9 +61,9 @@ def invoice_fields(
         Field(key="subtotal", label="Subtotal", value=format_money(invoice.subtotal_minor, currency)),
         Field(key="tax", label="Tax", value=format_money(invoice.tax_minor, currency)),
         Field(key="total", label="Total", value=format_money(invoice.total_minor, currency)),
-        Field(key="dueDate", label="Due Date", type="date", value=iso_or_nothing(invoice.due_at)),
-        Field(key="paidAt", label="Paid At", type="date", value=iso_or_nothing(invoice.paid_at)),
-        Field(key="createdAt", label="Created", type="date", value=iso(invoice.created_at)),
+        _date_field("dueDate", "Due Date", invoice.due_at),
+        _date_field("paidAt", "Paid At", invoice.paid_at),
+        _date_field("createdAt", "Created", invoice.created_at),
     ]
     if is_staff:
         fields.append(Field(key="notes", label="Notes", type="multiline", value=invoice.notes or NOTHING))
@@ -75,6 +76,13 @@ def invoice_fields(
             Field(key="open", label="Still Open", value=format_money(still_open, currency)),
         ]
     return fields
+
+
+def _date_field(key: str, label: str, moment: datetime | None) -> Field:
+    """A date; the dash for none is plain text, which the Dashboard would else show as an invalid date."""
+    if moment is None:
+        return Field(key=key, label=label, value=NOTHING)
+    return Field(key=key, label=label, type="date", value=iso(moment))
 
 
 def lines_table(lines: Sequence[InvoiceLine], *, currency: str) -> Table:

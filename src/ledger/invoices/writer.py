@@ -3,7 +3,8 @@
 A gapless counter makes transactions wait for each other, so one invoice per commit tops out at the disk's commit
 rate. Here the requests that wait are stored together, with one counter update and set-based inserts, and each gets
 its answer. Nothing waits on purpose: while one batch commits, the next gathers. If a batch fails, its members are
-tried one by one, so a bad one fails alone.
+tried one by one, so a bad one fails alone. If the connection is lost during the commit, nothing is tried again: the
+writer looks whether the batch was stored, and answers accordingly.
 """
 
 import asyncio
@@ -12,19 +13,26 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-import asyncpg
 import msgspec
 import structlog
 
 from ledger.database.persons import ensure_persons
-from ledger.database.transaction import Actor, AuditEntry, Connection, Database, NewEvent, Tx
+from ledger.database.transaction import (
+    Actor,
+    AuditEntry,
+    Connection,
+    Database,
+    NewEvent,
+    OutcomeUnknown,
+    Tx,
+    is_database_away,
+)
 from ledger.errors import Unavailable
 from ledger.identity import Caller, Person, Service
 from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series, issue_year
-from ledger.invoices.store import IssuedInvoice, insert_invoices, take_numbers
+from ledger.invoices.store import IssuedInvoice, insert_invoices, list_states, take_numbers
 from ledger.web import metrics
 from ledger.web.idempotency import Claim, claim_keys, store_answers
-from ledger.web.problems import DATABASE_AWAY
 
 log = structlog.get_logger("ledger.invoices")
 
@@ -33,6 +41,11 @@ BATCH_LINES_MAX = 20_000
 BATCH_REQUESTS_MAX = 256
 # Requests beyond this many are refused at once: an answer in time is worth more than a place in a long queue.
 WAITING_MAX = 2_000
+BATCH_TIMEOUT_S = 6.0
+# How long to look whether a batch was stored whose commit was not confirmed, and how often to try.
+LOOKUP_TIMEOUT_S = 6.0
+LOOKUP_AGAIN_S = 0.1
+_NOT_STORED = "The database went away before this was stored; try again in a few seconds"
 
 
 class WantedInvoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +73,16 @@ class _Request(msgspec.Struct, kw_only=True):
 
     def line_count(self) -> int:
         return sum(len(each.draft.lines) for each in self.wanted)
+
+
+class _Attempt:
+    """What one transaction makes of a batch; it counts once the transaction is committed."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[bytes | Exception] = []
+        # Any invoice of the batch: it is there exactly if the transaction was committed.
+        self.witness: IssuedInvoice | None = None
+        self.issued = 0
 
 
 class InvoiceWriter:
@@ -115,48 +138,80 @@ class InvoiceWriter:
         return batch
 
     async def _retry_or_refuse(self, batch: list[_Request], error: Exception) -> None:
-        if len(batch) == 1 or not isinstance(error, asyncpg.PostgresError) or isinstance(error, DATABASE_AWAY):
-            # Only a refusal by the database itself is certain to have stored nothing, so only that is tried again.
+        """Tries the members of a failed batch one by one, where only one of them may be at fault."""
+        if len(batch) > 1 and not _fails_all(error):
+            log.warning("invoice batch split", requests=len(batch), reason=type(error).__name__)
             for request in batch:
-                _fail(request, error)
-            return
-        log.warning("invoice batch split", requests=len(batch), reason=type(error).__name__)
+                try:
+                    await self._store([request])
+                except Exception as alone:
+                    error = alone
+                    _fail(request, alone)
+                    if _fails_all(alone):
+                        break
         for request in batch:
-            try:
-                await self._store([request])
-            except Exception as alone:
-                _fail(request, alone)
+            # Whoever was answered meanwhile keeps that answer.
+            _fail(request, error)
 
     async def _store(self, batch: list[_Request]) -> None:
         """Stores one batch in one transaction, and answers each request after the commit."""
         if not batch:
             return
-        async with self._database.connection() as connection:
-            outcomes = await self._store_on(connection, batch)
-        for request, outcome in zip(batch, outcomes, strict=True):
+        attempt = _Attempt()
+        try:
+            async with asyncio.timeout(BATCH_TIMEOUT_S), self._database.atomically() as connection:
+                await self._store_on(connection, batch, attempt)
+        except OutcomeUnknown:
+            if attempt.witness is not None and not await self._was_stored(attempt.witness):
+                raise Unavailable(_NOT_STORED, retry_after_s=5) from None
+        metrics.invoices_issued.inc(attempt.issued)
+        for request, outcome in zip(batch, attempt.outcomes, strict=True):
             if isinstance(outcome, Exception):
                 _fail(request, outcome)
             elif not request.done.done():
                 request.done.set_result(outcome)
 
-    async def _store_on(self, connection: Connection, batch: list[_Request]) -> list[bytes | Exception]:
-        async with connection.transaction():
-            now = self._database.clock.now()
-            actors, buyers = await _people(connection, batch, now=now)
-            refused = await _claim(connection, batch, actors, now=now)
-            accepted = [index for index in range(len(batch)) if refused[index] is None]
-            answers: dict[int, bytes] = {}
-            if accepted:
-                answers = await self._issue(
-                    connection,
-                    requests=[batch[index] for index in accepted],
-                    actors=[actors[index] for index in accepted],
-                    buyers=buyers,
-                    now=now,
-                    places=accepted,
-                )
-        metrics.invoices_issued.inc(sum(len(batch[index].wanted) for index in accepted))
-        return [refused[index] or answers[index] for index in range(len(batch))]
+    async def _was_stored(self, witness: IssuedInvoice) -> bool:
+        """Whether a batch was committed, asked over another connection. Raises `OutcomeUnknown` if nobody can say."""
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                while True:
+                    try:
+                        stored = await self._look_for(witness)
+                    except Exception as error:
+                        if not _fails_all(error):
+                            raise
+                        await asyncio.sleep(LOOKUP_AGAIN_S)
+                    else:
+                        log.warning("unconfirmed invoice batch looked up", stored=stored)
+                        return stored
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    async def _look_for(self, witness: IssuedInvoice) -> bool:
+        async with self._database.atomically() as connection:
+            # Taking no number waits until the lost transaction lets go of the counter: from then on it is decided.
+            await take_numbers(connection, series=witness.series, count=0, now=witness.issued_at)
+            return bool(await list_states(connection, invoice_ids=[witness.id]))
+
+    async def _store_on(self, connection: Connection, batch: list[_Request], attempt: _Attempt) -> None:
+        now = self._database.clock.now()
+        actors, buyers = await _people(connection, batch, now=now)
+        refused = await _claim(connection, batch, actors, now=now)
+        accepted = [index for index in range(len(batch)) if refused[index] is None]
+        answers: dict[int, bytes] = {}
+        if accepted:
+            answers = await self._issue(
+                connection,
+                requests=[batch[index] for index in accepted],
+                actors=[actors[index] for index in accepted],
+                buyers=buyers,
+                now=now,
+                places=accepted,
+                attempt=attempt,
+            )
+        attempt.issued = sum(len(batch[index].wanted) for index in accepted)
+        attempt.outcomes = [refused[index] or answers[index] for index in range(len(batch))]
 
     async def _issue(
         self,
@@ -167,12 +222,14 @@ class InvoiceWriter:
         buyers: dict[str, int],
         now: datetime,
         places: list[int],
+        attempt: _Attempt,
     ) -> dict[int, bytes]:
         count = sum(len(request.wanted) for request in requests)
         year = issue_year(now, self._zone)
         first, issued_at = await take_numbers(connection, series=invoice_series(year), count=count, now=now)
         tx = Tx(connection, now=issued_at, actor=actors[0], ids=self._database.ids)
         issued = _number(requests, buyers=buyers, year=year, first=first, issued_at=issued_at, tx=tx)
+        attempt.witness = issued[0][0]
         await insert_invoices(connection, invoices=[each for group in issued for each in group], issued_at=issued_at)
         for group, actor in zip(issued, actors, strict=True):
             for invoice in group:
@@ -271,6 +328,11 @@ def _announce(tx: Tx, invoice: IssuedInvoice, actor: Actor) -> None:
             },
         )
     )
+
+
+def _fails_all(error: Exception) -> bool:
+    """Whether trying one by one would fail as well: the database is away, slow, or nobody knows what it did."""
+    return isinstance(error, Unavailable | TimeoutError) or is_database_away(error)
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -6,13 +6,11 @@ from msgspec import Meta
 
 from ledger.money import format_money
 from ledger.payments.store import list_payments
-from ledger.web.bodies import NoBody
+from ledger.web.bodies import UUID_PATTERN, NoBody
 from ledger.web.call import Call
 from ledger.web.operation import STAFF, reads
 from ledger.web.paging import PageQuery, read_cursor
 from ledger.web.shapes import Column, Table, iso
-
-UUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 
 
 class PaymentQuery(PageQuery, frozen=True, kw_only=True, rename="camel"):

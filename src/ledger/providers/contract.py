@@ -114,7 +114,7 @@ class WantedPayment(msgspec.Struct, frozen=True, kw_only=True):
     tax_label: str
     payer: Payer
     payment_reference: str
-    """ISO 11649 creditor reference, `RF18INV20260001`."""
+    """ISO 11649 creditor reference, `RF16INV20260001`."""
     due_at: datetime | None
     success_url: str
     cancel_url: str
@@ -137,6 +137,20 @@ class Instructions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 StartedPayment = Checkout | Instructions
+
+
+HOLDER_CHARACTERS_MAX = 70
+"""Neither banks nor the QR code of a transfer have room for a longer name."""
+
+
+class BankAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """The account payers are told to transfer money to."""
+
+    holder: str
+    """As the bank knows it; one line of at most `HOLDER_CHARACTERS_MAX` characters."""
+    iban: str
+    """Without spaces, in upper case, its check digits verified."""
+    bic: str | None = None
 
 
 class MoneyArrived(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,6 +278,10 @@ class Provider(Protocol):
         """
         ...
 
+    def bank_account(self) -> BankAccount | None:
+        """The account that payers transfer money to, when that is how this connection takes payments. Asks nobody."""
+        ...
+
     async def start_payment(self, wanted: WantedPayment) -> StartedPayment:
         """Opens a checkout, or says how to pay. The same `intent_id` gives the same checkout.
 
@@ -329,6 +347,9 @@ class ProviderDefaults:
 
     async def close(self) -> None:
         """Has nothing to give back."""
+
+    def bank_account(self) -> BankAccount | None:
+        return None
 
     async def look_up_checkout(self, *, intent_id: str, remote_id: str | None) -> CheckoutState:
         return CheckoutState(status="unknown")

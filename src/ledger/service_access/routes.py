@@ -1,5 +1,6 @@
 """`/api/service-access`: staff grants services more than their own invoices, and takes it back."""
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -7,10 +8,10 @@ from msgspec import Meta
 from ledger.database.transaction import AuditEntry, Tx
 from ledger.errors import NotFound
 from ledger.service_access.store import ACCESS_PHRASES, list_access, update_access
-from ledger.web.bodies import Body, NoBody
+from ledger.web.bodies import ID_PATTERN, Body, NoBody
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, reads, writes
-from ledger.web.paging import LIST_MAX
+from ledger.web.paging import PageQuery, read_cursor
 from ledger.web.shapes import Column, Done, Form, FormField, Option, Row, Shape, Table, iso
 
 
@@ -19,7 +20,7 @@ class AccessChange(Body, frozen=True, kw_only=True):
 
     missing_sentence = "serviceId and access are required"
 
-    service_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    service_id: Annotated[str, Meta(pattern=ID_PATTERN)]
     access: Literal["own", "read", "manage"]
 
 
@@ -43,10 +44,16 @@ _COLUMNS = (
     "List the services that may do more than touch their own invoices",
     callers=STAFF,
     answer=Table,
+    query=PageQuery,
+    errors=(400,),
 )
-async def list_service_access(call: Call[NoBody, NoQuery]) -> Table:
+async def list_service_access(call: Call[NoBody, PageQuery]) -> Table:
     async with call.database.connection() as connection:
-        granted = await list_access(connection, limit=LIST_MAX)
+        page = await list_access(
+            connection,
+            after=read_cursor(call.query.cursor, is_row_id=_is_service_id),
+            limit=call.query.limit,
+        )
     rows: list[Row] = [
         {
             "id": each.service_id,
@@ -54,9 +61,19 @@ async def list_service_access(call: Call[NoBody, NoQuery]) -> Table:
             "access": ACCESS_PHRASES[each.access],
             "updatedAt": iso(each.updated_at),
         }
-        for each in granted
+        for each in page.rows
     ]
-    return Table(columns=_COLUMNS, rows=rows, total=len(rows))
+    return Table(
+        columns=_COLUMNS,
+        rows=rows,
+        total=page.total,
+        total_is_more=page.total_is_more,
+        next_cursor=page.next_cursor,
+    )
+
+
+def _is_service_id(text: str) -> bool:
+    return re.match(ID_PATTERN, text) is not None
 
 
 @reads("/api/service-access/form", "The form that grants a service more", callers=STAFF, answer=Form)
@@ -100,7 +117,8 @@ async def change_service_access(call: Call[AccessChange, NoQuery], tx: Tx) -> Ac
     errors=(404,),
 )
 async def revoke_service_access(call: Call[NoBody, NoQuery], tx: Tx) -> Done:
-    if not await _change(tx, service_id=call.path["id"], access="own"):
+    service_id = call.path["id"]
+    if not _is_service_id(service_id) or not await _change(tx, service_id=service_id, access="own"):
         raise NotFound("Service access")
     return Done()
 

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from ledger.database.transaction import Connection
+from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
 Access = Literal["own", "read", "manage"]
 ACCESS_PHRASES: dict[Access, str] = {
@@ -31,12 +32,26 @@ async def get_access(connection: Connection, *, service_id: str) -> Access:
     return access or "own"
 
 
-async def list_access(connection: Connection, *, limit: int) -> list[ServiceAccess]:
+async def list_access(connection: Connection, *, after: Position | None, limit: int) -> Page[ServiceAccess]:
     """The services that were granted more, the newest grant first."""
-    rows = await connection.fetch(
-        "select service_id, access, updated_at from service_access order by updated_at desc, service_id limit $1", limit
+    found = await connection.fetchval(
+        f"select count(*) from (select from service_access limit {COUNTED_MAX + 1}) counted"
     )
-    return [ServiceAccess(*row.values()) for row in rows]
+    rows = await connection.fetch(
+        """
+        select service_id, access, updated_at from service_access
+        where $1::timestamptz is null or (updated_at, service_id) < ($1, $2)
+        order by updated_at desc, service_id desc limit $3
+        """,
+        after.at if after else None,
+        after.id if after else None,
+        limit + 1,
+    )
+    granted = [ServiceAccess(*row.values()) for row in rows[:limit]]
+    total, is_more = counted(found)
+    last = granted[-1] if len(rows) > limit else None
+    cursor = write_cursor(Position(last.updated_at, last.service_id)) if last else None
+    return Page(rows=granted, total=total, total_is_more=is_more, next_cursor=cursor)
 
 
 async def update_access(connection: Connection, *, service_id: str, access: Access, now: datetime) -> bool:

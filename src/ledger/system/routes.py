@@ -6,7 +6,7 @@ import ipaddress
 from datetime import datetime, timedelta
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, route
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -19,7 +19,7 @@ from ledger.system.store import find_worker_seen_at, get_revision
 from ledger.web import metrics
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery, Services
-from ledger.web.operation import PUBLIC, Reply, reads
+from ledger.web.operation import PUBLIC, Reply, reads, request_id_of
 from ledger.web.problems import problem_response
 from ledger.web.shapes import iso
 
@@ -119,23 +119,34 @@ async def show_openapi(call: Call[NoBody, NoQuery]) -> Reply:
     return Reply(content=call.services.get(ApiDocument).content, headers={"access-control-allow-origin": "*"})
 
 
-@get("/metrics", opt={"operation": None})
+@route("/metrics", http_method=["GET", "HEAD"], status_code=200, opt={"operation": None})
 async def show_metrics(request: Request[object, object, State]) -> Response[bytes]:
     """Prometheus metrics, for loopback or for who holds the metrics token."""
     services: Services = request.app.state.services
+    request_id = request_id_of(request, services)
     if not _may_see_metrics(request, services.settings.metrics_token):
-        return problem_response(Unauthorized(), request_id=services.ids.new())
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return problem_response(Unauthorized(), request_id=request_id)
+    return Response(
+        generate_latest(metrics.registry),
+        # Litestar adds the character set to every text.
+        media_type=CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8"),
+        headers={"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id},
+    )
 
 
 def _may_see_metrics(request: Request[object, object, State], token: Secret[str] | None) -> bool:
     if token is not None:
         given = request.headers.get("authorization", "")
         return hmac.compare_digest(given.encode(), f"Bearer {token.reveal()}".encode())
+    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        # A proxy on this machine comes from loopback, too, and speaks for anybody.
+        return False
     try:
-        return ipaddress.ip_address(request.client.host if request.client else "").is_loopback
+        address = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 operations: list[HTTPRouteHandler] = [show_health, show_readiness, show_openapi]

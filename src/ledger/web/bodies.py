@@ -4,7 +4,10 @@ The Dashboard sends everything as strings, so form operations also take numbers 
 """
 
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
+from itertools import islice
 from typing import Annotated, ClassVar, TypeVar, cast
 
 import msgspec
@@ -16,7 +19,17 @@ from ledger.money import normalise_currency
 T = TypeVar("T")
 
 FIELDS_NAMED_MAX = 100
+FIELDS_IN_SENTENCE = 5
 _PATH_TAIL = re.compile(r" - at `\$?\.?(.*)`$")
+_KEY_SHOWN_CHARACTERS = 40
+# PostgreSQL cannot store this character in a text. JSON has only this way to write it.
+_NUL_ESCAPED = b"\\u0000"
+_NUL_REFUSED = "must not contain the character NUL"
+# A `$` alone also matches before a line break at the end.
+_END = r"$(?!\n)"
+ID_PATTERN = rf"^[A-Za-z0-9_-]{{1,64}}{_END}"
+UUID_PATTERN = rf"^[0-9A-Fa-f]{{8}}-([0-9A-Fa-f]{{4}}-){{3}}[0-9A-Fa-f]{{12}}{_END}"
+LINE_PATTERN = rf"^[^\x00-\x1f\x7f]*{_END}"
 
 
 class Currency(str):
@@ -29,9 +42,13 @@ class Instant(datetime):
     """A moment in UTC, written as an ISO 8601 date or date and time; without a zone it is UTC."""
 
 
+class LastInstant(Instant):
+    """The same as the end of a span: a date means the whole day."""
+
+
 Amount = Annotated[int, Meta(ge=0, le=10**12)]
 Text = Annotated[str, Meta(min_length=1, max_length=500)]
-UserId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+UserId = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -53,6 +70,15 @@ def read_moment(text: str) -> Instant:
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
 
 
+def read_last_moment(text: str) -> LastInstant:
+    """Reads the end of a span: of a date its last microsecond, else the moment itself. Raises like `read_moment`."""
+    moment = read_moment(text)
+    # A text with a time of its own is no date.
+    with suppress(ValueError):
+        moment = Instant.combine(date.fromisoformat(text), time.max, UTC)
+    return LastInstant.fromisoformat(moment.isoformat())
+
+
 def decode_value(kind: type, value: object) -> object:
     """Reads the types that JSON does not have. Raises ValueError or a `BadRequest` with the reason."""
     if kind is Currency:
@@ -62,11 +88,11 @@ def decode_value(kind: type, value: object) -> object:
             return Currency(normalise_currency(value))
         except BadRequest as refused:
             raise ValueError(refused.sentence) from None
-    if kind is Instant:
+    if kind in (Instant, LastInstant):
         if not isinstance(value, str):
             raise ValidationError("Expected an ISO 8601 date as `str`")
         try:
-            return read_moment(value)
+            return read_moment(value) if kind is Instant else read_last_moment(value)
         except (ValueError, OverflowError):
             raise ValueError("is not a date that exists; write it as 2026-12-31 or 2026-12-31T18:00:00Z") from None
     raise NotImplementedError(f"no way to read {kind}")
@@ -80,26 +106,58 @@ def decode_body(raw: bytes, kind: type[T], *, is_form: bool) -> T:
     if is_form:
         content = _parse(raw)
         try:
-            return msgspec.convert(content, kind, strict=False, dec_hook=decode_value)
+            read = msgspec.convert(content, kind, strict=False, dec_hook=decode_value)
         except (ValidationError, BadRequest):
             raise _refusal(content, kind, strict=False) from None
+        _refuse_nul(raw, kind)
+        return read
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=decode_value)
     try:
-        return cast("T", decoder.decode(raw))
+        decoded = decoder.decode(raw)
     except (ValidationError, BadRequest):
         raise _refusal(_parse(raw), kind, strict=True) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("Invalid JSON") from None
+    _refuse_nul(raw, kind)
+    return cast("T", decoded)
 
 
 def decode_query(values: dict[str, str], kind: type[T]) -> T:
     """Reads query parameters as `kind`; numbers come as text. Raises `BadRequest` naming each refused one."""
     try:
-        return msgspec.convert(values, kind, strict=False, dec_hook=decode_value)
+        read = msgspec.convert(values, kind, strict=False, dec_hook=decode_value)
     except (ValidationError, BadRequest):
         raise _refusal(values, kind, strict=False) from None
+    if any("\0" in value for value in values.values()):
+        raise refusal_of(list(_texts_with_nul(values, kind, path="")))
+    return read
+
+
+def _refuse_nul(raw: bytes, kind: type) -> None:
+    """Raises `BadRequest` when a text that would be stored cannot be. Unknown fields may hold anything."""
+    if _NUL_ESCAPED in raw:
+        fields = list(islice(_texts_with_nul(_parse(raw), kind, path=""), FIELDS_NAMED_MAX))
+        if fields:
+            raise refusal_of(fields)
+
+
+def _texts_with_nul(content: object, kind: object, *, path: str) -> Iterator[FieldError]:
+    if isinstance(content, str):
+        if "\0" in content:
+            yield FieldError(path, _NUL_REFUSED)
+    elif isinstance(content, list):
+        for index, item in enumerate(content):
+            yield from _texts_with_nul(item, _element_in(kind), path=f"{path}[{index}]")
+    elif isinstance(content, dict) and (struct := _struct_in(kind)) is not None:
+        for field in msgspec.structs.fields(struct):
+            at = f"{path}.{field.encode_name}" if path else field.encode_name
+            yield from _texts_with_nul(content.get(field.encode_name), field.type, path=at)
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _texts_with_nul(key, str, path=path)
+            yield from _texts_with_nul(value, str, path=_at_key(path, key))
 
 
 def _parse(raw: bytes) -> object:
@@ -111,11 +169,22 @@ def _parse(raw: bytes) -> object:
 
 
 def _refusal(content: object, kind: type, *, strict: bool) -> BadRequest:
-    fields = list(explain(content, kind, path="", strict=strict))[:FIELDS_NAMED_MAX]
-    sentence = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in fields)
+    fields = list(islice(explain(content, kind, path="", strict=strict), FIELDS_NAMED_MAX))
     if issubclass(kind, Body) and kind.missing_sentence and _lacks_required(content, kind):
-        sentence = kind.missing_sentence
-    return BadRequest(sentence or "The body cannot be read", fields=fields)
+        return BadRequest(kind.missing_sentence, fields=fields)
+    return refusal_of(fields)
+
+
+def refusal_of(fields: list[FieldError]) -> BadRequest:
+    """What a request with refused fields is answered: it names the first hundred, the sentence fewer, to be readable."""
+    told = [
+        f"{each.field}: {each.message}" if each.field else f"The body {each.message}"
+        for each in fields[:FIELDS_IN_SENTENCE]
+    ]
+    if len(fields) > FIELDS_IN_SENTENCE:
+        untold = len(fields) - FIELDS_IN_SENTENCE
+        told.append(f"and {untold} more" if len(fields) < FIELDS_NAMED_MAX else "and many more")
+    return BadRequest("; ".join(told) or "The body cannot be read", fields=fields[:FIELDS_NAMED_MAX])
 
 
 def _lacks_required(content: object, kind: type[Body]) -> bool:
@@ -123,34 +192,55 @@ def _lacks_required(content: object, kind: type[Body]) -> bool:
     return isinstance(content, dict) and any(content.get(name) in (None, "", []) for name in required)
 
 
-def explain(content: object, kind: object, *, path: str, strict: bool) -> list[FieldError]:
+def explain(content: object, kind: object, *, path: str, strict: bool) -> Iterator[FieldError]:
     """Every field of `content` that does not fit `kind`, with what is wrong with it in words."""
-    struct = _struct_in(kind)
-    element = _element_in(kind)
-    if struct is not None and isinstance(content, dict):
-        return _explain_struct(content, struct, path=path, strict=strict)
-    if element is not None and isinstance(content, list):
-        whole = _own_refusal(content, kind, path=path, strict=strict)
-        parts = [
+    own = _own_refusal(content, kind, path=path, strict=strict)
+    if not own:
+        return
+    parts: Iterator[FieldError] = iter(())
+    if isinstance(content, dict) and (struct := _struct_in(kind)) is not None:
+        parts = _explain_struct(content, struct, path=path, strict=strict)
+    elif isinstance(content, dict) and (mapping := _mapping_in(kind)) is not None:
+        parts = _explain_mapping(content, mapping, path=path, strict=strict)
+    elif isinstance(content, list) and (element := _element_in(kind)) is not None:
+        parts = (
             refused
-            for index, item in enumerate(content[:1000])
+            for index, item in enumerate(content)
             for refused in explain(item, element, path=f"{path}[{index}]", strict=strict)
-        ]
-        return parts or whole
-    return _own_refusal(content, kind, path=path, strict=strict)
+        )
+    # What no part is to blame for is wrong with the whole, as too many entries are.
+    first = next(parts, None)
+    yield from own if first is None else (first,)
+    yield from parts
 
 
 def _explain_struct(
     content: dict[object, object], kind: type[msgspec.Struct], *, path: str, strict: bool
-) -> list[FieldError]:
-    refused: list[FieldError] = []
+) -> Iterator[FieldError]:
     for field in msgspec.structs.fields(kind):
         at = f"{path}.{field.encode_name}" if path else field.encode_name
         if field.encode_name in content:
-            refused += explain(content[field.encode_name], field.type, path=at, strict=strict)
+            yield from explain(content[field.encode_name], field.type, path=at, strict=strict)
         elif field.required:
-            refused.append(FieldError(at, "is required"))
-    return refused
+            yield FieldError(at, "is required")
+
+
+def _explain_mapping(
+    content: dict[object, object], kinds: tuple[object, object], *, path: str, strict: bool
+) -> Iterator[FieldError]:
+    for key, value in content.items():
+        for refused in _own_refusal(key, kinds[0], path=path, strict=strict):
+            yield FieldError(path, f"the key {_shown_key(key)!r} {refused.message}")
+        yield from explain(value, kinds[1], path=_at_key(path, key), strict=strict)
+
+
+def _at_key(path: str, key: object) -> str:
+    return f"{path}.{_shown_key(key)}" if path else _shown_key(key)
+
+
+def _shown_key(key: object) -> str:
+    text = str(key)
+    return text if len(text) <= _KEY_SHOWN_CHARACTERS else f"{text[:_KEY_SHOWN_CHARACTERS]}…"
 
 
 def _own_refusal(content: object, kind: object, *, path: str, strict: bool) -> list[FieldError]:
@@ -181,6 +271,8 @@ _WORDS = {
 }
 
 _PHRASES = (
+    (r" matching regex .*x1f.*$", " on one line"),
+    (r" matching regex .*\{12\}.*$", " that is an id as Ledger writes it"),
     (r" matching regex .*$", " of letters, digits, _ and - (at most 64)"),
     (r"^must be text of length >= 1$", "must not be empty"),
     (r"^must be a list of length >= 1$", "must have at least one entry"),
@@ -223,11 +315,18 @@ def _element_in(kind: object) -> object | None:
     return None
 
 
+def _mapping_in(kind: object) -> tuple[object, object] | None:
+    for each in _members(kind):
+        if getattr(each, "__origin__", None) is dict:
+            return cast("tuple[object, object]", each.__args__)  # type: ignore[attr-defined]
+    return None
+
+
 def _members(kind: object) -> list[object]:
     """The types a field may have: `list[X] | None`, annotated or not, taken apart."""
     if hasattr(kind, "__metadata__"):
         return _members(kind.__origin__)  # type: ignore[attr-defined]
-    if getattr(kind, "__origin__", None) is list:
+    if getattr(kind, "__origin__", None) in (list, dict):
         return [kind]
     parts = getattr(kind, "__args__", None)
     if parts:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect as types
 
-from ledger.web.bodies import Currency, Instant
+from ledger.web.bodies import Currency, Instant, LastInstant
 from ledger.web.shapes import Table
 
 # A schema's values depend on its keywords, which no type can follow; msgspec hands schemas out like this too.
@@ -26,6 +26,11 @@ _CUSTOM_SCHEMAS: dict[type, Schema] = {
         "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
         "description": "An ISO 8601 date (its midnight in UTC) or date and time; without a zone it is UTC.",
         "example": "2026-12-31T18:00:00Z",
+    },
+    LastInstant: {
+        "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
+        "description": "An ISO 8601 date (the whole day in UTC) or date and time; without a zone it is UTC.",
+        "example": "2026-12-31",
     },
     object: {"description": "Any JSON value."},
 }

@@ -6,7 +6,6 @@ request is proven, limited, read and answered, and the OpenAPI document is writt
 
 import asyncio
 import enum
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar, cast
@@ -19,21 +18,31 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import Method
 
 from ledger.database.transaction import Tx
-from ledger.errors import BadRequest, Forbidden, LedgerError, TooManyRequests, Unauthorized
+from ledger.errors import (
+    BadRequest,
+    FieldError,
+    Forbidden,
+    LedgerError,
+    TookTooLong,
+    TooManyRequests,
+    Unauthorized,
+)
 from ledger.identity import MANAGE_PERMISSION, Caller, Person
 from ledger.web import metrics
 from ledger.web.bodies import NoBody, decode_body, decode_query
 from ledger.web.call import Call, NoQuery, Services
 from ledger.web.idempotency import Claim, Replay, claim_keys, read_claim, store_answers
-from ledger.web.problems import problem_response, understand
+from ledger.web.problems import given_request_id, problem_response, understand
+from ledger.web.reading import drain, read_raw_body
 
 BodyT = TypeVar("BodyT")
 QueryT = TypeVar("QueryT")
 
-# The whole request, its reading included. What waits for others inside has shorter limits of its own.
+# The whole request, the reading of its body included.
 REQUEST_TIMEOUT_S = 30.0
+# All of it but the reading: the Dashboard's proxy gives up after 10 s, an answer must come in 8.
+WORK_TIMEOUT_S = 7.5
 SLOW_REQUEST_S = 1.0
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 log = structlog.get_logger("ledger.web")
@@ -204,8 +213,8 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
         request_id = request_id_of(request, services)
         failure: LedgerError | None = None
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                response = await _carry_out(operation, handler, request, services, request_id)
+            async with asyncio.timeout(WORK_TIMEOUT_S) as limit:
+                response = await _carry_out(operation, handler, request, services, request_id, limit)
         except Replay as replay:
             response = _response(
                 Reply(content=replay.answer, status=replay.status, headers={"idempotent-replayed": "true"}),
@@ -213,7 +222,7 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
                 request_id,
             )
         except Exception as error:
-            failure = understand(error)
+            failure = understand(error, may_be_stored=operation.method != "GET")
             if failure.status == 500:
                 log.error("request failed", request_id=request_id, operation=operation.path, exc_info=error)
             response = problem_response(failure, request_id=request_id)
@@ -222,7 +231,7 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
 
     return route(
         operation.path.replace("{id}", "{id:str}"),
-        http_method=cast("Method", operation.method),
+        http_method=cast("list[Method]", ["GET", "HEAD"] if operation.method == "GET" else [operation.method]),
         status_code=operation.status,
         opt={"operation": operation},
     )(endpoint)
@@ -230,8 +239,7 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
 
 def request_id_of(request: Request[object, object, State], services: Services) -> str:
     """The request's id: the one that came with it when it is harmless, else a new one."""
-    given = request.headers.get("x-request-id")
-    return given if given and _REQUEST_ID.match(given) else services.ids.new()
+    return given_request_id(request.headers) or services.ids.new()
 
 
 async def _carry_out(
@@ -240,13 +248,18 @@ async def _carry_out(
     request: Request[object, object, State],
     services: Services,
     request_id: str,
+    limit: asyncio.Timeout,
 ) -> Response[bytes]:
-    caller = None if operation.callers & PUBLIC else await _prove(operation, request, services)
-    query = NoQuery() if operation.query is NoQuery else decode_query(_single_values(request), operation.query)
+    try:
+        caller = None if operation.callers & PUBLIC else await _prove(operation, request, services)
+        query = NoQuery() if operation.query is NoQuery else decode_query(_single_values(request), operation.query)
+    except LedgerError:
+        await drain(request)
+        raise
     body: object = NO_BODY
     claim = None
     if operation.method != "GET":
-        raw = await request.body()
+        raw = await _read_body(request, limit)
         body = decode_body(raw, operation.body, is_form=operation.is_form) if operation.body is not NoBody else NO_BODY
         if operation.method == "POST" and not operation.callers & PUBLIC:
             key = request.headers.get("idempotency-key")
@@ -268,11 +281,27 @@ async def _carry_out(
 NO_BODY = NoBody()
 
 
+async def _read_body(request: Request[object, object, State], limit: asyncio.Timeout) -> bytes:
+    """The request's body. Who sends slowly uses up time of their own, not that of the work."""
+    loop = asyncio.get_running_loop()
+    left_s = (limit.when() or loop.time()) - loop.time()
+    limit.reschedule(None)
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S - WORK_TIMEOUT_S):
+            body = await read_raw_body(request)
+    except TimeoutError:
+        raise TookTooLong("The body did not arrive in time, so nothing was done; send it again") from None
+    limit.reschedule(loop.time() + left_s)
+    return body
+
+
 def _single_values(request: Request[object, object, State]) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in values:
-            raise BadRequest(f"The parameter {name} was given twice")
+            raise BadRequest(
+                f"The parameter {name} was given twice", fields=[FieldError(name, "must be given only once")]
+            )
         if value != "":
             values[name] = str(value)
     return values

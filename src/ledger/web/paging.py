@@ -2,14 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from ledger.errors import BadRequest
+from ledger.errors import BadRequest, FieldError
 from ledger.ids import is_id
 
 LIST_MAX = 200
@@ -18,6 +18,8 @@ COUNTED_MAX = 10_000
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A `bigint` has up to 19 digits; one digit less always fits.
+_ROW_NUMBER_DIGITS = 18
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -50,8 +52,11 @@ def write_cursor(position: Position) -> str:
     return base64.urlsafe_b64encode(f"{microseconds}:{position.id}".encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None) -> Position | None:
-    """The position a cursor names. Raises `BadRequest` for one that Ledger did not write."""
+def read_cursor(cursor: str | None, *, is_row_id: Callable[[str], bool] = is_id) -> Position | None:
+    """The position a cursor names. `is_row_id` tells what may be the id of a row in this list.
+
+    Raises `BadRequest` for a cursor that Ledger did not write, or wrote for another list.
+    """
     if cursor is None:
         return None
     try:
@@ -59,10 +64,20 @@ def read_cursor(cursor: str | None) -> Position | None:
         microseconds, row_id = text.split(":", 1)
         at = _EPOCH + int(microseconds) * _MICROSECOND
     except (ValueError, binascii.Error, OverflowError):
-        raise BadRequest("The cursor is not one that Ledger gave; start again without it") from None
-    if not (is_id(row_id) or row_id.isdecimal()):
-        raise BadRequest("The cursor is not one that Ledger gave; start again without it")
+        raise _foreign_cursor() from None
+    if not is_row_id(row_id):
+        raise _foreign_cursor()
     return Position(at, row_id)
+
+
+def is_row_number(text: str) -> bool:
+    """Tells whether `text` may be a number that the database gave to a row."""
+    return len(text) <= _ROW_NUMBER_DIGITS and text.isascii() and text.isdecimal()
+
+
+def _foreign_cursor() -> BadRequest:
+    sentence = "is not one that Ledger gave for this list; start again without it"
+    return BadRequest(f"The cursor {sentence}", fields=[FieldError("cursor", sentence)])
 
 
 def counted(found: int) -> tuple[int, bool]:

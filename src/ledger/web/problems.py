@@ -1,15 +1,17 @@
 """Errors as responses: the only place that does it. RFC 9457 problem details, plus `error` for the Dashboard."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import asyncpg
 import msgspec
 import structlog
-from litestar import Response
+from litestar import Request, Response
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
+from ledger.database.transaction import is_database_away
 from ledger.errors import (
     BadRequest,
     FieldError,
@@ -22,17 +24,12 @@ from ledger.errors import (
 PROBLEM_JSON = "application/problem+json"
 log = structlog.get_logger("ledger.web")
 
-# What an unreachable or restarting PostgreSQL looks like from here.
-DATABASE_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    OSError,
-)
 BODY_MAX_BYTES = 1024 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOOK_TOO_LONG = "This took too long and was given up; try again in a few seconds"
+_TOOK_TOO_LONG_CHANGE = (
+    "This took too long. Look whether it was stored before you try again; with an Idempotency-Key, trying again is safe"
+)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,15 +57,18 @@ def problem_of(error: LedgerError) -> Problem:
     )
 
 
-def understand(error: Exception) -> LedgerError:
-    """Says in our terms what went wrong; what we did not foresee becomes an internal error without internals."""
+def understand(error: Exception, *, may_be_stored: bool = False) -> LedgerError:
+    """Says in our terms what went wrong; what we did not foresee becomes an internal error without internals.
+
+    `may_be_stored` says that a change which took too long may have been carried out all the same.
+    """
     if isinstance(error, LedgerError):
         return error
     if isinstance(error, RequestEntityTooLarge):
         return TooLarge("The body is larger than 1 MiB; send less at once")
     if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
-        return TookTooLong("This took too long and was given up; try again in a few seconds", retry_after_s=5)
-    if isinstance(error, DATABASE_AWAY):
+        return TookTooLong(_TOOK_TOO_LONG_CHANGE if may_be_stored else _TOOK_TOO_LONG, retry_after_s=5)
+    if is_database_away(error):
         return Unavailable("The database does not answer; try again in a few seconds", retry_after_s=5)
     if isinstance(error, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
         return Unavailable("Others were changing the same thing; try again", retry_after_s=1)
@@ -98,11 +98,19 @@ def problem_response(error: LedgerError, *, request_id: str) -> Response[bytes]:
     )
 
 
-def outside_operations(new_request_id: Callable[[], str]) -> Callable[[object, Exception], Response[bytes]]:
+def given_request_id(headers: Mapping[str, str]) -> str | None:
+    """The id that came with a request, when it is harmless: it goes into the log and back to the caller."""
+    given = headers.get("x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else None
+
+
+def outside_operations(
+    new_request_id: Callable[[], str],
+) -> Callable[[Request[object, object, State], Exception], Response[bytes]]:
     """Answers what no operation handled: unknown paths, wrong methods, faults in the framework."""
 
-    def answer(_request: object, error: Exception) -> Response[bytes]:
-        request_id = new_request_id()
+    def answer(request: Request[object, object, State], error: Exception) -> Response[bytes]:
+        request_id = given_request_id(request.headers) or new_request_id()
         if isinstance(error, NotFoundException):
             known: LedgerError = UnknownPath("There is nothing at this path; the API is described at /api/openapi")
         elif isinstance(error, MethodNotAllowedException):

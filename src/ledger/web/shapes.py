@@ -124,6 +124,21 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     success: Literal[True] = True
 
 
+class Created(msgspec.Struct, frozen=True, kw_only=True):
+    """A thing was made; the Dashboard goes to its page."""
+
+    success: Literal[True] = True
+    id: str
+    redirect: str
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """It worked, and this is what to know about it."""
+
+    success: Literal[True] = True
+    message: str
+
+
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and `Z`, as every time in the API is written."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

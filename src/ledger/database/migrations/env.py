@@ -25,8 +25,9 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
-        connection.execute(text("set local lock_timeout = '10s'"))
+        # The lock timeout comes second: whoever waits for another machine's migration waits as long as that takes.
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text("set local lock_timeout = '10s'"))
         context.run_migrations()
 
 

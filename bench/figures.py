@@ -1,0 +1,273 @@
+"""The figures of the guarantees about speed, and how each is measured.
+
+Machines are noisy, so what is compared runs in turn, in short pieces, and each pair gives a ratio of its own. The
+figure is the median of these ratios; their spread tells how far it can be trusted.
+"""
+
+import asyncio
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+from bench.installation import Databases, Ledger
+from bench.load import Load, run_load
+from bench.pgbench import run_pgbench
+from bench.seed import PERSONS, add_counter, add_invoices, add_persons, find_middle, list_invoice_ids
+from ledger.standalone import USER_ID
+from ledger.web.paging import write_cursor
+
+CLIENTS, CONNECTIONS = 16, 64
+IDS_POLLED = 20_000
+BODIES = 2_000
+SMALL = 10_000
+LOADS = ("S1", "S2", "S3")
+ALL = (*LOADS, "S4", "S7")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured."""
+
+    rounds: int
+    piece_s: int
+    warm_up_s: float
+    list_rounds: int
+    list_piece_s: float
+    large: int
+    starts: int
+
+
+FULL = Plan(rounds=6, piece_s=3, warm_up_s=0.5, list_rounds=5, list_piece_s=0.4, large=1_000_000, starts=5)
+QUICK = Plan(rounds=2, piece_s=2, warm_up_s=0.5, list_rounds=3, list_piece_s=0.3, large=100_000, starts=2)
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One guarantee and what came of it. `pairs` has a value per pair, `absolutes` what the values come from."""
+
+    key: str
+    what: str
+    target: float
+    bound: Literal["at least", "at most"]
+    unit: Literal["×", "s"]
+    pairs: Sequence[float]
+    absolutes: Mapping[str, Sequence[float]]
+
+    @property
+    def measured(self) -> float:
+        return statistics.median(self.pairs)
+
+    @property
+    def is_kept(self) -> bool:
+        return self.measured >= self.target if self.bound == "at least" else self.measured <= self.target
+
+
+Tell = Callable[[str], None]
+
+
+def measure(wanted: Sequence[str], *, plan: Plan, databases: Databases, folder: Path, tell: Tell) -> list[Figure]:
+    """Measures the wanted figures, in the order of `ALL`."""
+    figures: list[Figure] = []
+    if set(wanted) & set(LOADS):
+        figures += [each for each in _measure_loads(plan, databases, folder, tell) if each.key in wanted]
+    if "S4" in wanted:
+        figures += _measure_lists(plan, databases, folder, tell)
+    if "S7" in wanted:
+        figures.append(_measure_start(plan, databases, folder, tell))
+    return figures
+
+
+def _measure_loads(plan: Plan, databases: Databases, folder: Path, tell: Tell) -> list[Figure]:
+    """S1, S2 and S3: Ledger and `pgbench` in turn, each on a database of its own, both growing."""
+    rival, own = databases.make("bench_pgbench"), databases.make("bench_ledger")
+    asyncio.run(add_persons(rival))
+    asyncio.run(add_counter(rival))
+    asyncio.run(add_persons(own))
+    ledger = Ledger(database_url=own, data_dir=folder / "loads")
+    with ledger.serving(), ledger.working():
+        creations = [
+            ledger.request("POST", "/api/invoices", caller=ledger.service, body=_invoice_body(index))
+            for index in range(BODIES)
+        ]
+
+        def create(connections: int) -> Load:
+            return _load(ledger, creations, plan=plan, connections=connections, expected_status=201)
+
+        tell("warming up")
+        run_load(create(CONNECTIONS))
+        run_pgbench(rival, clients=CLIENTS, measured_s=2, persons=PERSONS)
+        polls = [
+            ledger.request("GET", f"/api/invoices/{each}/status", caller=ledger.service)
+            for each in asyncio.run(list_invoice_ids(own, count=IDS_POLLED))
+        ]
+        poll = _load(ledger, polls, plan=plan, connections=CONNECTIONS, expected_status=200)
+        steps: dict[str, Callable[[], float]] = {
+            "pgbench 16 clients, /s": lambda: (
+                run_pgbench(rival, clients=CLIENTS, measured_s=plan.piece_s, persons=PERSONS).tps
+            ),
+            "create 64 connections, /s": lambda: run_load(create(CONNECTIONS)).rate_per_s,
+            "status 64 connections, /s": lambda: run_load(poll).rate_per_s,
+            "pgbench 1 client, ms": lambda: (
+                run_pgbench(rival, clients=1, measured_s=plan.piece_s, persons=PERSONS).latency_ms
+            ),
+            "create 1 connection, p50 ms": lambda: run_load(create(1)).p50_ms,
+        }
+        found = _in_turn(steps, rounds=plan.rounds, tell=tell)
+    return _figures_of_loads(found)
+
+
+def _figures_of_loads(found: Mapping[str, Sequence[float]]) -> list[Figure]:
+    tps, created, polled, alone_ms, created_ms = found.values()
+    return [
+        Figure(
+            key="S1",
+            what="create invoices, 64 connections : pgbench, 16 clients",
+            target=2.0,
+            bound="at least",
+            unit="×",
+            pairs=_ratios(created, tps),
+            absolutes=dict(list(found.items())[:2]),
+        ),
+        Figure(
+            key="S2",
+            what="create an invoice, 1 connection, p50 : pgbench, 1 client",
+            target=4.0,
+            bound="at most",
+            unit="×",
+            pairs=_ratios(created_ms, alone_ms),
+            absolutes=dict(list(found.items())[3:]),
+        ),
+        Figure(
+            key="S3",
+            what="poll statuses, 64 connections : pgbench of S1",
+            target=2.6,
+            bound="at least",
+            unit="×",
+            pairs=_ratios(polled, tps),
+            absolutes=dict(list(found.items())[2:3]),
+        ),
+    ]
+
+
+def _measure_lists(plan: Plan, databases: Databases, folder: Path, tell: Tell) -> list[Figure]:
+    """S4: the same lists, over one connection, of a small and of a large database, in turn."""
+    with ExitStack() as stack:
+        ledgers: dict[int, Ledger] = {}
+        paths: dict[int, dict[str, str]] = {}
+        for count in (SMALL, plan.large):
+            tell(f"adding {count} invoices")
+            url = databases.make(f"bench_{count}")
+            asyncio.run(add_invoices(url, count=count))
+            ledgers[count] = Ledger(database_url=url, data_dir=folder / str(count))
+            stack.enter_context(ledgers[count].serving())
+            paths[count] = _list_paths(count, cursor=write_cursor(asyncio.run(find_middle(url))))
+        return [
+            _measure_list(name, plan=plan, ledgers=ledgers, paths={count: paths[count][name] for count in ledgers})
+            for name in paths[SMALL]
+        ]
+
+
+def _list_paths(count: int, *, cursor: str) -> dict[str, str]:
+    """Lists of at most 200 rows; what matches is as many in the small database as in the large one, or a like share."""
+    return {
+        "all, newest": "/api/invoices",
+        "all, from the middle on": f"/api/invoices?cursor={cursor}",
+        "status=pending (9 of 10)": "/api/invoices?status=pending",
+        "status=failed (1 of 50)": "/api/invoices?status=failed",
+        "q=a number": f"/api/invoices?q=INV-2026-{count // 2}",
+        "q=a name": f"/api/invoices?q={quote('Standalone User')}",
+        "userId": f"/api/invoices?userId={USER_ID}",
+        "a user's own": "/api/my/invoices",
+    }
+
+
+def _measure_list(name: str, *, plan: Plan, ledgers: Mapping[int, Ledger], paths: Mapping[int, str]) -> Figure:
+    def load(count: int) -> Load:
+        ledger = ledgers[count]
+        caller = ledger.user if "/my/" in paths[count] else ledger.admin
+        request = ledger.request("GET", paths[count], caller=caller)
+        return Load(
+            port=ledger.port,
+            requests=[request],
+            connections=1,
+            expected_status=200,
+            warm_up_s=0.1,
+            measured_s=plan.list_piece_s,
+        )
+
+    def step(count: int) -> Callable[[], float]:
+        return lambda: run_load(load(count)).p50_ms
+
+    steps: dict[str, Callable[[], float]] = {f"{count} invoices, p50 ms": step(count) for count in ledgers}
+    found = _in_turn(steps, rounds=plan.list_rounds, tell=lambda _said: None)
+    small, large = found.values()
+    return Figure(
+        key="S4",
+        what=f"list of {max(ledgers)} : of {min(ledgers)}; {name}",
+        target=1.3,
+        bound="at most",
+        unit="×",
+        pairs=_ratios(large, small),
+        absolutes=found,
+    )
+
+
+def _measure_start(plan: Plan, databases: Databases, folder: Path, tell: Tell) -> Figure:
+    """S7: from starting the command to the first answer 200 of `/api/ready`, on a database that is there."""
+    tell("starting Ledger")
+    ledger = Ledger(database_url=databases.make("bench_start"), data_dir=folder / "start")
+    took_s: list[float] = []
+    for _ in range(plan.starts):
+        with ledger.serving() as start_s:
+            took_s.append(start_s)
+    return Figure(
+        key="S7",
+        what="start to first answer, existing database",
+        target=3.0,
+        bound="at most",
+        unit="s",
+        pairs=took_s,
+        absolutes={"start, s": took_s},
+    )
+
+
+def _in_turn(steps: Mapping[str, Callable[[], float]], *, rounds: int, tell: Tell) -> dict[str, list[float]]:
+    """Carries the steps out in rounds, every second one backwards, so that a machine that slows down slows both."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for number in range(1, rounds + 1):
+        tell(f"round {number} of {rounds}")
+        names = list(steps)[:: 1 if number % 2 else -1]
+        for name in names:
+            found[name].append(steps[name]())
+    return {name: found[name] for name in steps}
+
+
+def _ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    return [this / that for this, that in zip(these, those, strict=True)]
+
+
+def _load(ledger: Ledger, requests: Sequence[bytes], *, plan: Plan, connections: int, expected_status: int) -> Load:
+    return Load(
+        port=ledger.port,
+        requests=requests,
+        connections=connections,
+        expected_status=expected_status,
+        warm_up_s=plan.warm_up_s,
+        measured_s=plan.piece_s,
+    )
+
+
+def _invoice_body(index: int) -> dict[str, object]:
+    """An invoice of two lines for one of the seeded persons, the same sums as the statement of `bench.pgbench` has."""
+    return {
+        "userId": f"person-{2 + index * 7919 % (PERSONS - 1)}",
+        "currency": "EUR",
+        "items": [
+            {"description": "Membership, one month", "unitPrice": 5000, "taxRate": 1900},
+            {"description": "Locker", "unitPrice": 1000, "quantity": 2, "taxRate": 1900},
+        ],
+    }

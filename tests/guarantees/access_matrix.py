@@ -1,0 +1,104 @@
+"""Who may call what: a row for every operation, a column for every kind of caller.
+
+The statuses are those of a request that is right in everything but its caller, on a fresh invoice that `creator`
+made for `owner`. 400 and 501 in a caller's column mean: let in, and then refused by a rule (each is explained).
+"""
+
+from typing import NamedTuple
+
+from tests.installation import USER, Installation
+
+# Granted more than its own invoices before each cell of the operations on grants; nobody in the table is it.
+GRANTED = "svc-granted-0000000001"
+CALLERS = ("anonymous", "owner", "other user", "staff", "creator", "other service")
+
+#                                                anonymous
+#                                                    owner
+#                                                        other user
+#                                                            staff
+#                                                                creator
+#                                                                    other service
+_TABLE = """
+    GET    /api/invoices                         401 403 403 200 403 403
+    POST   /api/invoices                         401 403 403 201 201 201
+    POST   /api/invoices/batch                   401 403 403 201 201 201
+    GET    /api/invoices/{id}                    401 403 403 200 403 403
+    GET    /api/invoices/{id}/items              401 403 403 200 403 403
+    GET    /api/invoices/{id}/status             401 403 403 200 200 404
+    GET    /api/invoices/{id}/actions            401 403 403 200 403 403
+    POST   /api/invoices/{id}/mark-paid          401 403 403 200 200 404
+    POST   /api/invoices/{id}/cancel             401 403 403 200 403 403
+    POST   /api/invoices/{id}/refund             401 403 403 400 403 403  # the invoice is not paid
+    GET    /api/my/invoices                      401 200 200 200 403 403
+    GET    /api/my/invoices/{id}                 401 200 404 404 403 403
+    GET    /api/my/invoices/{id}/items           401 200 404 404 403 403
+    GET    /api/my/invoices/{id}/actions         401 200 404 404 403 403
+    POST   /api/my/invoices/{id}/pay             401 501 404 404 403 403  # no payment provider
+    GET    /api/overview/stats                   401 403 403 200 403 403
+    GET    /api/payments                         401 403 403 200 403 403
+    GET    /api/audit                            401 403 403 200 403 403
+    GET    /api/audit/verify                     401 403 403 200 403 403
+    GET    /api/settings                         401 403 403 200 403 403
+    GET    /api/settings/form                    401 403 403 200 403 403
+    PUT    /api/settings                         401 403 403 200 403 403
+    GET    /api/service-access                   401 403 403 200 403 403
+    GET    /api/service-access/form              401 403 403 200 403 403
+    POST   /api/service-access                   401 403 403 200 403 403
+    DELETE /api/service-access/{id}              401 403 403 200 403 403
+    GET    /api/health                           200 200 200 200 200 200
+    GET    /api/ready                            200 200 200 200 200 200
+    GET    /api/openapi                          200 200 200 200 200 200
+"""
+
+_INVOICE = {"userId": USER, "items": [{"description": "Membership", "unitPrice": 5000}]}
+_BODIES: dict[str, object] = {
+    "POST /api/invoices": _INVOICE,
+    "POST /api/invoices/batch": {"invoices": [_INVOICE, _INVOICE]},
+    "POST /api/invoices/{id}/mark-paid": {"method": "bank_transfer"},
+    "PUT /api/settings": {"taxLabel": "VAT"},
+    "POST /api/service-access": {"serviceId": GRANTED, "access": "manage"},
+}
+
+
+class Row(NamedTuple):
+    """One operation and the status each caller gets, in the order of `CALLERS`."""
+
+    method: str
+    path: str
+    statuses: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def body(self) -> object:
+        """A body that is right, or None where none is read."""
+        return _BODIES.get(self.name)
+
+    @property
+    def is_public(self) -> bool:
+        return self.statuses[0] == 200
+
+    def status_of(self, caller: str) -> int:
+        return self.statuses[CALLERS.index(caller)]
+
+
+def _read(line: str) -> Row:
+    method, path, *statuses = line.partition("#")[0].split()
+    return Row(method, path, tuple(map(int, statuses)))
+
+
+MATRIX = [_read(line) for line in _TABLE.strip().splitlines()]
+
+
+async def path_for(row: Row, ledger: Installation) -> str:
+    """The row's path with the id of something fresh that exists."""
+    if "{id}" not in row.path:
+        return row.path
+    if row.path.startswith("/api/service-access"):
+        granted = await ledger.staff.post("/api/service-access", {"serviceId": GRANTED, "access": "read"})
+        assert granted.status == 200, granted.content
+        return row.path.replace("{id}", GRANTED)
+    created = await ledger.create_invoice()
+    return row.path.replace("{id}", created.body["id"])
