@@ -20,8 +20,9 @@ from ledger.database.transaction import Database
 from ledger.heartbeat import Heartbeat
 from ledger.identity import Identity, Names
 from ledger.ids import Ids, TimeOrderedIds
+from ledger.inbound import routes as inbound
+from ledger.invoices import epc_routes, overview
 from ledger.invoices import my_routes as my_invoices
-from ledger.invoices import overview
 from ledger.invoices import routes as invoices
 from ledger.invoices.writer import InvoiceWriter
 from ledger.lanyard import LanyardClient
@@ -29,6 +30,14 @@ from ledger.lanyard_identity import CachedIdentity
 from ledger.manifest import build_manifest
 from ledger.names import LanyardNames, StandaloneNames
 from ledger.payments import routes as payments
+from ledger.providers import routes as providers
+from ledger.providers.connections import Connections
+from ledger.providers.contract import Capability
+from ledger.providers.manual import ManualType
+from ledger.providers.registry import ProviderRegistry
+from ledger.providers.store import list_connections
+from ledger.providers.stripe import StripeType
+from ledger.refunds import routes as refunds
 from ledger.service_access import routes as service_access
 from ledger.settings import Settings
 from ledger.standalone import DISPLAY_NAMES, StandaloneIdentity, load_or_create_credentials
@@ -41,7 +50,20 @@ from ledger.web.options import options_handlers
 from ledger.web.problems import BODY_MAX_BYTES, outside_operations
 
 APP_VERSION = version("ledger")
-FEATURES = (invoices, my_invoices, overview, payments, audit, billing_settings, service_access, system)
+FEATURES = (
+    invoices,
+    my_invoices,
+    epc_routes,
+    refunds,
+    overview,
+    payments,
+    providers,
+    inbound,
+    audit,
+    billing_settings,
+    service_access,
+    system,
+)
 # Failed proofs a minute from one address, before further unknown credentials from there have to wait.
 FAILED_PROOFS_PER_MINUTE = 60
 
@@ -61,18 +83,39 @@ def api_document() -> dict[str, object]:
     return openapi_document(all_operations(), version=APP_VERSION)
 
 
-async def current_manifest() -> Mapping[str, object]:
-    """The manifest for what Ledger can do just now."""
-    return build_manifest(app_version=APP_VERSION)
+def provider_registry(settings: Settings) -> ProviderRegistry:
+    """The kinds of providers there are."""
+    return ProviderRegistry([StripeType(api_base=settings.stripe_api_base), ManualType()])
+
+
+async def current_manifest(database: Database, registry: ProviderRegistry) -> Mapping[str, object]:
+    """The manifest for what the active provider can do just now."""
+    async with database.connection() as connection:
+        stored = await list_connections(connection)
+    active = next((each for each in stored if each.is_active), None)
+    kind = None if active is None else registry.find(active.type)
+    capabilities = set() if kind is None else set(kind.capabilities)
+    kinds = [registry.find(each.type) for each in stored]
+    if any(kind is not None and Capability.REFUNDS in kind.capabilities for kind in kinds):
+        # What was paid through a connection can be refunded there, whatever is active now.
+        capabilities.add(Capability.REFUNDS)
+    return build_manifest(app_version=APP_VERSION, capabilities=capabilities)
 
 
 def build_services(
-    settings: Settings, *, lanyard: LanyardClient | None, clock: Clock | None = None, ids: Ids | None = None
+    settings: Settings,
+    *,
+    lanyard: LanyardClient | None,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    pool_size: int | None = None,
 ) -> Services:
     """Builds what one process has once. Nothing connects yet. Call it in the event loop that will use it."""
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds()
-    database = Database(settings.require_database_url(), pool_size=settings.database_pool, clock=clock, ids=ids)
+    database = Database(
+        settings.require_database_url(), pool_size=pool_size or settings.database_pool, clock=clock, ids=ids
+    )
     identity, names = build_identity(settings, lanyard)
     share = settings.api_processes
     services = Services(
@@ -93,10 +136,21 @@ def build_services(
         ),
     )
     services.put(SettingsReader(database, time.monotonic))
+    services.put(Connections(registry=provider_registry(settings), vault=services.vault))
     services.put(InvoiceWriter(database, zone=settings.timezone))
     services.put(invoices.InvoiceStates(database))
     services.put(system.ApiDocument(msgspec.json.encode(api_document())))
     return services
+
+
+async def close_services(services: Services, lanyard: LanyardClient | None) -> None:
+    """Gives back what `build_services` holds, who asks before who answers."""
+    await services.get(Connections).close()
+    await services.identity.close()
+    await services.names.close()
+    await services.database.close()
+    if lanyard is not None:
+        await lanyard.close()
 
 
 def build_identity(settings: Settings, lanyard: LanyardClient | None) -> tuple[Identity, Names]:
@@ -119,7 +173,9 @@ def build_lanyard(settings: Settings) -> LanyardClient | None:
 
 
 @asynccontextmanager
-async def heartbeating(lanyard: LanyardClient | None, database: Database) -> AsyncIterator[None]:
+async def heartbeating(
+    lanyard: LanyardClient | None, database: Database, registry: ProviderRegistry
+) -> AsyncIterator[None]:
     """Keeps the heartbeat loop running around the block; standalone, there is nobody to tell."""
     if lanyard is None:
         yield
@@ -129,7 +185,7 @@ async def heartbeating(lanyard: LanyardClient | None, database: Database) -> Asy
         lanyard=lanyard,
         clock=database.clock,
         app_version=APP_VERSION,
-        build_manifest=current_manifest,
+        build_manifest=lambda: current_manifest(database, registry),
     )
     task = asyncio.create_task(heartbeat.run(), name="heartbeat")
     try:
@@ -148,16 +204,10 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
         services = build_services(settings, lanyard=lanyard, clock=clock, ids=ids)
         app.state.services = services
         await services.database.open()
-        async with heartbeating(lanyard, services.database):
+        async with heartbeating(lanyard, services.database, services.get(Connections).registry):
             yield
         await services.get(InvoiceWriter).close()
-        await services.identity.close()
-        await services.names.close()
-        if lanyard is not None:
-            await lanyard.close()
-        if lanyard is not None:
-            await lanyard.close()
-        await services.database.close()
+        await close_services(services, lanyard)
 
     new_ids = ids or TimeOrderedIds()
     handlers = [*all_handlers(), system.show_metrics]

@@ -9,12 +9,12 @@ import asyncio
 import asyncpg
 
 from ledger.audit.actions import verify_chain
+from ledger.database.installation import get_revision
 from ledger.database.revision import HEAD_REVISION
 from ledger.database.transaction import prepare_connection
 from ledger.errors import LedgerError
 from ledger.lanyard import LanyardClient
 from ledger.settings import Settings
-from ledger.system.store import get_revision
 
 CONNECT_TIMEOUT_S = 5
 # Walking a million invoices takes a while; a check that never ends helps nobody.

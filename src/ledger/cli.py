@@ -126,8 +126,8 @@ def _migrate(parsed: argparse.Namespace) -> int:
 async def _apply_missing(settings: Settings) -> list[str]:
     import asyncpg
 
+    from ledger.database.installation import get_revision
     from ledger.database.revision import HEAD_REVISION
-    from ledger.system.store import get_revision
 
     database_url = settings.require_database_url()
     connection = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S)

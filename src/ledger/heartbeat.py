@@ -12,9 +12,9 @@ from datetime import timedelta
 import structlog
 
 from ledger.clock import Clock
+from ledger.database.installation import claim_heartbeat, release_heartbeat, request_heartbeat
 from ledger.database.transaction import Database
 from ledger.lanyard import LanyardClient
-from ledger.system.store import claim_heartbeat, release_heartbeat, request_heartbeat
 from ledger.web import metrics
 
 log = structlog.get_logger("ledger.heartbeat")

@@ -3,6 +3,7 @@
 Lanyard drops a manifest that breaks its schema without saying so; hence it is validated here first.
 """
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,8 @@ from ledger.billing_settings import pages as billing_settings
 from ledger.identity import MANAGE_PERMISSION
 from ledger.invoices import pages as invoices
 from ledger.payments import pages as payments
+from ledger.providers import pages as providers
+from ledger.providers.contract import Capability
 from ledger.service_access import pages as service_access
 
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
@@ -29,10 +32,10 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(msgspec.json.decode(SCHEMA.read_bytes()))
 
 
-def build_manifest(*, app_version: str) -> dict[str, object]:
+def build_manifest(*, app_version: str, capabilities: Collection[Capability] = ()) -> dict[str, object]:
     """The manifest for the Dashboard. Raises `ManifestInvalid` when it breaks Lanyard's schema."""
-    features = (invoices, payments, audit, billing_settings, service_access)
-    links = [link for feature in features for link in feature.staff_links]
+    features = (payments, providers, audit, billing_settings, service_access)
+    links = [*invoices.staff_links, *(link for feature in features for link in feature.staff_links)]
     manifest = {
         "name": "Ledger",
         "icon": "receipt",
@@ -40,7 +43,7 @@ def build_manifest(*, app_version: str) -> dict[str, object]:
         "navigation": [*invoices.user_links, *links[:1]],
         "sidebar": {"items": [*invoices.user_links, *links[:1]], "footerItems": links[1:]},
         "widgets": [],
-        "pages": [page for feature in features for page in feature.pages],
+        "pages": [*invoices.pages_for(capabilities), *(page for feature in features for page in feature.pages)],
         "permissions": [MANAGE_PERMISSION],
     }
     built = cast("dict[str, object]", msgspec.to_builtins(manifest))

@@ -13,22 +13,21 @@ from datetime import timedelta
 import asyncpg
 import structlog
 from pgqueuer import PgQueuer
-from pgqueuer.models import Schedule
+from pgqueuer.models import Job as QueuedJob
+from pgqueuer.models import Schedule as QueuedSchedule
 
-from ledger.app import APP_VERSION, build_lanyard, heartbeating
-from ledger.audit.actions import SEALED_AT_ONCE, seal_entries
-from ledger.clock import Clock, SystemClock
-from ledger.database.transaction import Actor, Database
-from ledger.ids import TimeOrderedIds
+from ledger.app import APP_VERSION, build_lanyard, build_services, close_services, heartbeating
+from ledger.clock import Clock
+from ledger.database.installation import delete_worker, upsert_worker
+from ledger.database.transaction import Database
+from ledger.errors import LedgerError
+from ledger.jobs import JOBS, SCHEDULES, Job, Schedule
+from ledger.providers.connections import Connections
 from ledger.settings import Settings
-from ledger.system.jobs import purge_idempotency_records, purge_queue_log
-from ledger.system.store import delete_worker, upsert_worker
 from ledger.web import metrics
+from ledger.web.call import Services
 
 log = structlog.get_logger("ledger.worker")
-
-# A job works on the database and returns how much it did.
-Job = Callable[[Database], Awaitable[int]]
 
 SEEN_EVERY_S = 10.0
 CONNECT_AGAIN_S = 2.0
@@ -38,33 +37,27 @@ TAKEOVER_AFTER = timedelta(seconds=30)
 
 async def run_worker(settings: Settings, stop: asyncio.Event, *, clock: Clock | None = None) -> None:
     """Runs jobs until `stop` is set, then finishes what runs. A database that is away is waited for."""
-    database = Database(
-        settings.require_database_url(),
-        pool_size=settings.worker_database_pool,
-        clock=clock or SystemClock(),
-        ids=TimeOrderedIds(),
-    )
     lanyard = build_lanyard(settings)
+    services = build_services(settings, lanyard=lanyard, clock=clock, pool_size=settings.worker_database_pool)
+    database = services.database
     await database.open()
     worker_id = f"{socket.gethostname()}:{os.getpid()}"
     seen = asyncio.create_task(_report(database, worker_id=worker_id), name="worker report")
     try:
-        async with heartbeating(lanyard, database):
-            await _keep_queue_running(settings, database, stop)
+        async with heartbeating(lanyard, database, services.get(Connections).registry):
+            await _keep_queue_running(settings, services, stop)
     finally:
         seen.cancel()
         await asyncio.gather(seen, return_exceptions=True)
         await _say_goodbye(database, worker_id=worker_id)
-        await database.close()
-        if lanyard is not None:
-            await lanyard.close()
+        await close_services(services, lanyard)
 
 
-async def _keep_queue_running(settings: Settings, database: Database, stop: asyncio.Event) -> None:
+async def _keep_queue_running(settings: Settings, services: Services, stop: asyncio.Event) -> None:
     """Starts the queue anew whenever the database took its connections away."""
     while not stop.is_set():
         try:
-            await _run_queue(settings, database, stop)
+            await _run_queue(settings, services, stop)
         except Exception as error:
             log.warning("queue interrupted", reason=type(error).__name__, again_in_s=CONNECT_AGAIN_S)
             try:
@@ -73,7 +66,7 @@ async def _keep_queue_running(settings: Settings, database: Database, stop: asyn
                 continue
 
 
-async def _run_queue(settings: Settings, database: Database, stop: asyncio.Event) -> None:
+async def _run_queue(settings: Settings, services: Services, stop: asyncio.Event) -> None:
     pool = await asyncpg.create_pool(
         settings.require_database_url(),
         min_size=2,
@@ -83,7 +76,7 @@ async def _run_queue(settings: Settings, database: Database, stop: asyncio.Event
     )
     try:
         queue = PgQueuer.from_asyncpg_pool(pool)
-        _add_schedules(queue, database)
+        _register(queue, services)
         running = asyncio.create_task(
             queue.run(
                 # Jobs announce themselves; the poll is for what the announcement missed.
@@ -106,41 +99,46 @@ async def _run_queue(settings: Settings, database: Database, stop: asyncio.Event
             pool.terminate()
 
 
-def _add_schedules(queue: PgQueuer, database: Database) -> None:
-    @queue.schedule("audit.seal", "* * * * *")
-    async def seal(_schedule: Schedule) -> None:
-        await _run_job("audit.seal", database, _seal_all)
-
-    @queue.schedule("idempotency.purge", "17 3 * * *")
-    async def purge(_schedule: Schedule) -> None:
-        await _run_job("idempotency.purge", database, purge_idempotency_records)
-
-    @queue.schedule("queue.purge", "47 3 * * *")
-    async def purge_log(_schedule: Schedule) -> None:
-        await _run_job("queue.purge", database, purge_queue_log)
+def _register(queue: PgQueuer, services: Services) -> None:
+    for name, job in JOBS.items():
+        queue.entrypoint(name)(_entrypoint(name, job, services))
+    for schedule in SCHEDULES:
+        queue.schedule(schedule.name, schedule.cron)(_scheduled(schedule, services))
 
 
-async def _seal_all(database: Database) -> int:
-    sealed = 0
-    while True:
-        async with database.transaction(Actor(kind="system", name="audit.seal")) as tx:
-            now_sealed = await seal_entries(tx)
-        sealed += now_sealed
-        if now_sealed < SEALED_AT_ONCE:
-            return sealed
+def _entrypoint(name: str, job: Job, services: Services) -> Callable[[QueuedJob], Awaitable[None]]:
+    async def run(queued: QueuedJob) -> None:
+        payload = (queued.payload or b"").decode()
+        try:
+            await job(services, payload)
+        except LedgerError as error:
+            # What it was about stays due, so the next sweep takes it up again.
+            metrics.job_runs.labels(name, "postponed").inc()
+            log.warning("job postponed", job=name, id=payload, reason=type(error).__name__)
+        except Exception as error:
+            metrics.job_runs.labels(name, "failed").inc()
+            log.error("job failed", job=name, id=payload, reason=type(error).__name__, exc_info=error)
+            raise
+        else:
+            metrics.job_runs.labels(name, "succeeded").inc()
+
+    return run
 
 
-async def _run_job(name: str, database: Database, job: Job) -> None:
-    started = asyncio.get_running_loop().time()
-    try:
-        count = await job(database)
-    except Exception as error:
-        metrics.job_runs.labels(name, "failed").inc()
-        log.error("job failed", job=name, reason=type(error).__name__, exc_info=error)
-        raise
-    duration_s = asyncio.get_running_loop().time() - started
-    metrics.job_runs.labels(name, "succeeded").inc()
-    log.info("job ran", job=name, count=count, duration_ms=round(duration_s * 1000))
+def _scheduled(schedule: Schedule, services: Services) -> Callable[[QueuedSchedule], Awaitable[None]]:
+    async def run(_queued: QueuedSchedule) -> None:
+        started = asyncio.get_running_loop().time()
+        try:
+            count = await schedule.run(services)
+        except Exception as error:
+            metrics.job_runs.labels(schedule.name, "failed").inc()
+            log.error("schedule failed", job=schedule.name, reason=type(error).__name__, exc_info=error)
+            raise
+        duration_s = asyncio.get_running_loop().time() - started
+        metrics.job_runs.labels(schedule.name, "succeeded").inc()
+        log.info("schedule ran", job=schedule.name, count=count, duration_ms=round(duration_s * 1000))
+
+    return run
 
 
 async def _report(database: Database, *, worker_id: str) -> None:

@@ -63,6 +63,14 @@ invoice = sa.Table(
     sa.Column("due_at", _time),
     sa.Column("paid_at", _time),
     sa.Column("cancelled_at", _time),
+    # When the last attempt to pay failed; empty again with the next attempt.
+    sa.Column("failed_at", _time),
+    # The provider that was asked for a payment last, or took one.
+    sa.Column("provider", sa.Text),
+    # ISO 11649 creditor reference, made of the number: banks accept it and software finds it again.
+    sa.Column("payment_reference", sa.Text, nullable=False, unique=True),
+    # What the payer was told to do; can hold personal data, so retention empties it.
+    sa.Column("payment_instructions", sa.Text),
     sa.Column("notes", sa.Text),
     sa.Column("metadata", JSONB),
     sa.Column("created_at", _time, nullable=False),
@@ -96,7 +104,7 @@ invoice_line = sa.Table(
     sa.Column("unit_price_minor", sa.BigInteger, nullable=False),
     sa.Column("total_minor", sa.BigInteger, nullable=False),
     sa.Column("tax_rate_bp", sa.Integer, nullable=False),
-    sa.Column("product_id", UUID),
+    sa.Column("product_id", UUID, sa.ForeignKey("product.id")),
     _check("quantity >= 1 and unit_price_minor >= 0", "not_negative"),
     _check("quantity * unit_price_minor = total_minor", "product"),
     _check("tax_rate_bp between 0 and 10000", "tax_rate"),
@@ -121,6 +129,8 @@ payment = sa.Table(
     sa.Column("amount_minor", sa.BigInteger, nullable=False),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
+    # The connection that took it, whatever is active now; empty for money recorded by hand.
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), index=True),
     sa.Column("method", sa.Text, nullable=False),
     # The provider's own name for it; unique, so that one payment announced twice is recorded once.
     sa.Column("provider_reference", sa.Text),
@@ -134,6 +144,170 @@ payment = sa.Table(
     _check("amount_minor >= 0", "not_negative"),
     sa.Index("payment_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
     sa.Index("payment_received_idx", "received_at", postgresql_include=["currency", "amount_minor"]),
+)
+
+# Money sent back, by the provider that took it. The sum per payment never exceeds the payment (a trigger sees to it).
+refund = sa.Table(
+    "refund",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("payment_id", UUID, sa.ForeignKey("payment.id"), nullable=False, index=True),
+    sa.Column("amount_minor", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    # Free text by staff; can hold personal data, so retention empties it.
+    sa.Column("reason", sa.Text),
+    sa.Column("provider_reference", sa.Text),
+    sa.Column("failure", sa.Text),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("settled_at", _time),
+    # The reconciler's next look, while the outcome is open.
+    sa.Column("next_look_at", _time),
+    sa.Column("looks", sa.Integer, nullable=False),
+    _check("amount_minor > 0", "positive"),
+    _check("status in ('requested', 'succeeded', 'failed')", "status"),
+    sa.Index("refund_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("refund_due_idx", "next_look_at", postgresql_where=sa.text("status = 'requested'")),
+)
+
+# A connection to a provider with its settings, sealed as a whole. At most one is active.
+provider_connection = sa.Table(
+    "provider_connection",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("settings_sealed", BYTEA),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    sa.Index(
+        "provider_connection_active_idx",
+        "is_active",
+        unique=True,
+        postgresql_where=sa.text("is_active"),
+    ),
+)
+
+# What providers call our things (product, price, customer): in one place, not in columns of the things.
+provider_mapping = sa.Table(
+    "provider_mapping",
+    metadata,
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("local_id", sa.Text, primary_key=True),
+    sa.Column("remote_id", sa.Text, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Index("provider_mapping_remote_idx", "connection_id", "kind", "remote_id"),
+)
+
+# A page where an invoice can be paid: first wanted (`requested`), then open at the provider, then over.
+checkout = sa.Table(
+    "checkout",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), nullable=False, index=True),
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), nullable=False),
+    sa.Column("amount_minor", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    # Nobody shall pay here any more; it is to be closed at the provider.
+    sa.Column("is_unwanted", sa.Boolean, nullable=False),
+    sa.Column("remote_id", sa.Text),
+    sa.Column("url", sa.Text),
+    sa.Column("expires_at", _time),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("next_look_at", _time),
+    sa.Column("looks", sa.Integer, nullable=False),
+    sa.UniqueConstraint("connection_id", "remote_id"),
+    _check("status in ('requested', 'open', 'pending', 'paid', 'expired', 'failed')", "status"),
+    sa.Index(
+        "checkout_usable_idx",
+        "invoice_id",
+        unique=True,
+        postgresql_where=sa.text("status in ('requested', 'open') and not is_unwanted"),
+    ),
+    sa.Index(
+        "checkout_due_idx", "next_look_at", postgresql_where=sa.text("status in ('requested', 'open', 'pending')")
+    ),
+)
+
+product = sa.Table(
+    "product",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("tax_rate_bp", sa.Integer),
+    sa.Column("prorate_on_change", sa.Boolean, nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    # Counts up with every change, so that a provider can be brought to exactly this version.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    _check("kind in ('one-time', 'recurring')", "kind"),
+    _check("tax_rate_bp between 0 and 10000", "tax_rate"),
+    sa.Index("product_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+)
+
+# Prices are versions: a change adds a row, and what was sold at the old price keeps it.
+product_price = sa.Table(
+    "product_price",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("product_id", UUID, sa.ForeignKey("product.id"), nullable=False, index=True),
+    sa.Column("amount_minor", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("interval", sa.Text),
+    sa.Column("is_current", sa.Boolean, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    _check("amount_minor >= 0", "not_negative"),
+    _check("interval in ('month', 'year')", "interval"),
+    sa.Index(
+        "product_price_current_idx",
+        "product_id",
+        unique=True,
+        postgresql_where=sa.text("is_current"),
+    ),
+)
+
+# How far a provider was brought to a product's present version.
+product_sync = sa.Table(
+    "product_sync",
+    metadata,
+    sa.Column("product_id", UUID, sa.ForeignKey("product.id"), primary_key=True),
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("synced_version", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_try_at", _time),
+    sa.Column("updated_at", _time, nullable=False),
+    _check("state in ('pending', 'synced', 'failed')", "state"),
+    sa.Index("product_sync_due_idx", "next_try_at", postgresql_where=sa.text("state <> 'synced'")),
+)
+
+# Events of providers: verified, stored once, applied by a job. The payload can hold personal data: purged in time.
+inbound_event = sa.Table(
+    "inbound_event",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), nullable=False),
+    sa.Column("remote_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("payload", BYTEA),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("sent_at", _time, nullable=False),
+    sa.Column("received_at", _time, nullable=False),
+    sa.Column("applied_at", _time),
+    sa.Column("next_try_at", _time),
+    sa.UniqueConstraint("connection_id", "remote_id"),
+    _check("state in ('received', 'applied', 'ignored', 'failed')", "state"),
+    sa.Index("inbound_event_newest_idx", sa.text("received_at desc"), sa.text("id desc")),
+    sa.Index("inbound_event_due_idx", "next_try_at", postgresql_where=sa.text("state in ('received', 'failed')")),
 )
 
 # What happened, for others. Written in the transaction that made it true. `data` holds no person: the id is joined.

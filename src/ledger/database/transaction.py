@@ -305,6 +305,12 @@ class Database:
             await tx.flush()
 
     @asynccontextmanager
+    async def transaction_by(self, *, kind: Literal["provider", "system", "cli"], name: str) -> AsyncIterator[Tx]:
+        """The same, for what is not a caller: a provider's word, a job, the command line."""
+        async with self.transaction(Actor(kind=kind, name=name)) as tx:
+            yield tx
+
+    @asynccontextmanager
     async def transaction_of(self, caller: Caller) -> AsyncIterator[Tx]:
         """The same, for a proven caller."""
         async with self.atomically() as connection:

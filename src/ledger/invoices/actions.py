@@ -13,9 +13,10 @@ from ledger.invoices.rules import (
     invoice_status,
     open_minor,
 )
-from ledger.invoices.store import Invoice, lock_invoice, update_status
+from ledger.invoices.store import Invoice, get_facts, lock_invoice, update_provider, update_status
+from ledger.payments.checkouts import close_checkouts
 from ledger.payments.rules import check_payment_amount, payment_method
-from ledger.payments.store import Payment, insert_payment, list_payment_amounts
+from ledger.payments.store import Payment, insert_payment
 from ledger.service_access.store import get_access
 
 MANUAL_PROVIDER = "manual"
@@ -44,9 +45,12 @@ async def mark_invoice_paid(tx: Tx, *, invoice_id: str, service_id: str | None, 
     if paid.paid_at is not None and paid.paid_at > tx.now:
         sentence = "paidAt is in the future; record the payment when the money is there"
         raise BadRequest(sentence, fields=[FieldError("paidAt", "is in the future")])
-    arrived = await list_payment_amounts(tx.connection, invoice_id=invoice.id)
+    facts = await get_facts(tx.connection, invoice_id=invoice.id)
     still_open = open_minor(
-        status=invoice.status, total_minor=invoice.total_minor, paid_minor=sum(arrived), refunded_minor=0
+        status=invoice.status,
+        total_minor=invoice.total_minor,
+        paid_minor=facts.paid_minor,
+        refunded_minor=facts.refunded_minor,
     )
     amount_minor = still_open if paid.amount_minor is None else paid.amount_minor
     check_payment_amount(amount_minor=amount_minor, open_minor=still_open, currency=invoice.currency)
@@ -56,6 +60,7 @@ async def mark_invoice_paid(tx: Tx, *, invoice_id: str, service_id: str | None, 
         amount_minor=amount_minor,
         currency=invoice.currency,
         provider=MANUAL_PROVIDER,
+        connection_id=None,
         method=method.value,
         provider_reference=None,
         reference=paid.reference,
@@ -63,45 +68,48 @@ async def mark_invoice_paid(tx: Tx, *, invoice_id: str, service_id: str | None, 
         received_at=paid.paid_at or tx.now,
         created_at=tx.now,
     )
-    return await record_payment(tx, invoice=invoice, payment=payment, arrived=arrived)
+    changed = await record_payment(tx, invoice=invoice, payment=payment)
+    # Even a part that arrived another way makes an open checkout wrong: it is over the whole amount.
+    await close_checkouts(tx, invoice_id=invoice.id)
+    return changed
 
 
-async def record_payment(tx: Tx, *, invoice: Invoice, payment: Payment, arrived: list[int]) -> Invoice:
-    """Stores a payment for a locked invoice, and the state that follows from it."""
+async def record_payment(tx: Tx, *, invoice: Invoice, payment: Payment) -> Invoice:
+    """Stores a payment for a locked invoice, the state that follows from it, and what it means for others."""
     await insert_payment(tx.connection, payment=payment)
+    await update_provider(tx.connection, invoice_id=invoice.id, provider=payment.provider)
+    changed = await refresh_invoice(tx, invoice, at=payment.received_at)
+    details: dict[str, str | int | bool] = {
+        "number": invoice.number,
+        "payment": payment.id,
+        "amount": payment.amount_minor,
+        "currency": payment.currency,
+        "method": payment.method,
+    }
+    if payment.is_unexpected:
+        details["unexpected"] = True
+        tx.publish(invoice_event("payment.unexpected", changed, amount_minor=payment.amount_minor))
+    elif changed.status is InvoiceStatus.PAID and invoice.status is not InvoiceStatus.PAID:
+        tx.publish(invoice_event("invoice.paid", changed, amount_minor=payment.amount_minor))
+    tx.audit(AuditEntry(action="payment.succeeded", entity_type="invoice", entity_id=invoice.id, details=details))
+    return changed
+
+
+async def refresh_invoice(tx: Tx, invoice: Invoice, *, at: datetime | None = None) -> Invoice:
+    """Computes a locked invoice's state anew from its facts and stores it; `at` is when the deciding one came."""
+    facts = await get_facts(tx.connection, invoice_id=invoice.id)
     status = invoice_status(
         total_minor=invoice.total_minor,
-        payments_minor=[*arrived, payment.amount_minor],
-        refunded_minor=0,
+        payments_minor=facts.payments_minor,
+        refunded_minor=facts.refunded_minor,
         is_cancelled=invoice.cancelled_at is not None,
-        last_attempt_failed=False,
+        last_attempt_failed=invoice.failed_at is not None,
     )
-    became_paid = status is InvoiceStatus.PAID and invoice.status is not InvoiceStatus.PAID
-    if status is not invoice.status:
-        await update_status(
-            tx.connection,
-            invoice_id=invoice.id,
-            status=status,
-            paid_at=payment.received_at if became_paid else None,
-        )
-    tx.audit(
-        AuditEntry(
-            action="payment.succeeded",
-            entity_type="invoice",
-            entity_id=invoice.id,
-            details={
-                "number": invoice.number,
-                "payment": payment.id,
-                "amount": payment.amount_minor,
-                "currency": payment.currency,
-                "method": payment.method,
-            },
-        )
-    )
-    changed = msgspec.structs.replace(invoice, status=status)
-    if became_paid:
-        tx.publish(invoice_event("invoice.paid", changed, amount_minor=payment.amount_minor))
-    return changed
+    is_settled = status in (InvoiceStatus.PAID, InvoiceStatus.REFUNDED)
+    paid_at = (invoice.paid_at or at or tx.now) if is_settled else invoice.paid_at
+    if status is not invoice.status or paid_at != invoice.paid_at:
+        await update_status(tx.connection, invoice_id=invoice.id, status=status, paid_at=paid_at)
+    return msgspec.structs.replace(invoice, status=status, paid_at=paid_at)
 
 
 async def cancel_invoice(tx: Tx, *, invoice_id: str) -> Invoice:
@@ -110,9 +118,16 @@ async def cancel_invoice(tx: Tx, *, invoice_id: str) -> Invoice:
     Raises `NotFound`, `CannotCancelPaidInvoice`, `InvoiceAlreadyCancelled`.
     """
     invoice = await lock_invoice(tx.connection, invoice_id=invoice_id)
-    arrived = await list_payment_amounts(tx.connection, invoice_id=invoice.id)
-    check_can_cancel(invoice.status, held_minor=sum(arrived))
-    await update_status(tx.connection, invoice_id=invoice.id, status=InvoiceStatus.CANCELLED, cancelled_at=tx.now)
+    facts = await get_facts(tx.connection, invoice_id=invoice.id)
+    check_can_cancel(invoice.status, held_minor=facts.held_minor)
+    await update_status(
+        tx.connection,
+        invoice_id=invoice.id,
+        status=InvoiceStatus.CANCELLED,
+        paid_at=invoice.paid_at,
+        cancelled_at=tx.now,
+    )
+    await close_checkouts(tx, invoice_id=invoice.id)
     tx.audit(
         AuditEntry(
             action="invoice.cancelled",

@@ -7,6 +7,7 @@ import msgspec
 
 from ledger.database.transaction import Connection
 from ledger.invoices.store import INVOICE_COLUMNS, Invoice, invoice_of_row
+from ledger.payments.reference import is_creditor_reference, normalise_reference
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
 
@@ -56,6 +57,9 @@ def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
 def _number_or_person(wanted: InvoiceFilter, *, placed_number: str, values: list[object]) -> str:
     assert wanted.number is not None
     either = [f"i.number like {placed_number} || '%'"]
+    if is_creditor_reference(wanted.number):
+        values.append(normalise_reference(wanted.number))
+        either.append(f"i.payment_reference = ${len(values)}")
     if wanted.number.isdecimal() and len(wanted.number) <= 18:
         values.append(int(wanted.number))
         either.append(f"i.series_number = ${len(values)}")

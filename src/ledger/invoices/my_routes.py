@@ -1,16 +1,19 @@
 """`/api/my/invoices`: what a person sees of their own invoices. Somebody else's id is 404."""
 
-from ledger.database.transaction import Connection, Tx
-from ledger.errors import CapabilityMissing
+from ledger.database.transaction import Connection
 from ledger.invoices.bodies import MyInvoiceQuery, PaymentWay
 from ledger.invoices.listing import InvoiceFilter, list_invoices
+from ledger.invoices.paying import pay_invoice
+from ledger.invoices.payment_view import owner_fields, read_payment_view
 from ledger.invoices.rules import InvoiceNotPayable, check_can_pay
-from ledger.invoices.store import Invoice, get_invoice_of, list_lines
+from ledger.invoices.store import Invoice, get_facts, get_invoice_of, list_lines
 from ledger.invoices.views import invoice_fields, lines_table, my_invoice_row
-from ledger.payments.store import list_payment_amounts
+from ledger.providers.connections import Connections
+from ledger.providers.contract import Capability
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
-from ledger.web.operation import USER, reads, writes
+from ledger.web.idempotency import claim_resumable, complete_claim
+from ledger.web.operation import USER, Reply, acts, encode, reads
 from ledger.web.paging import read_cursor
 from ledger.web.shapes import Action, Actions, Column, Detail, Table
 
@@ -58,8 +61,10 @@ async def list_my_invoices(call: Call[NoBody, MyInvoiceQuery]) -> Table:
 async def show_my_invoice(call: Call[NoBody, NoQuery]) -> Detail:
     async with call.database.connection() as connection:
         invoice = await _own(connection, call)
-        arrived = await list_payment_amounts(connection, invoice_id=invoice.id)
-    return Detail(fields=invoice_fields(invoice, paid_minor=sum(arrived), users={}, names={}, is_staff=False))
+        facts = await get_facts(connection, invoice_id=invoice.id)
+        view = await read_payment_view(connection, call.services.get(Connections), invoice=invoice)
+    fields = invoice_fields(invoice, facts=facts, users={}, names={}, is_staff=False)
+    return Detail(fields=fields + owner_fields(view, invoice, facts, call.services.settings))
 
 
 @reads("/api/my/invoices/{id}/items", "List your invoice's lines", callers=USER, answer=Table, errors=(404,))
@@ -80,26 +85,51 @@ async def list_my_invoice_items(call: Call[NoBody, NoQuery]) -> Table:
 async def list_my_invoice_actions(call: Call[NoBody, NoQuery]) -> Actions:
     async with call.database.connection() as connection:
         invoice = await _own(connection, call)
+        active = await call.services.get(Connections).find_active(connection)
     try:
         check_can_pay(invoice.status)
     except InvoiceNotPayable:
         return Actions(actions=[])
-    pay = Action(label="Payment Instructions", endpoint=f"/api/my/invoices/{invoice.id}/pay", method="POST")
+    has_checkout = active is not None and active.can(Capability.CHECKOUT)
+    pay = Action(
+        label="Pay Now" if has_checkout else "Payment Instructions",
+        endpoint=f"/api/my/invoices/{invoice.id}/pay",
+        method="POST",
+    )
     return Actions(actions=[pay])
 
 
-@writes(
+@acts(
     "POST",
     "/api/my/invoices/{id}/pay",
     "Pay your invoice",
     callers=USER,
     answer=PaymentWay,
-    errors=(400, 404, 409, 422, 501),
+    errors=(400, 404, 409, 422, 501, 502, 503),
+    description="With a checkout, `url` is where to pay and `redirect` the invoice's page, which links there; "
+    "else `message` says how to pay, and is kept on the invoice.",
 )
-async def pay_my_invoice(call: Call[NoBody, NoQuery], tx: Tx) -> PaymentWay:
-    invoice = await _own(tx.connection, call)
-    check_can_pay(invoice.status)
-    raise CapabilityMissing("No payment provider configured")
+async def pay_my_invoice(call: Call[NoBody, NoQuery]) -> Reply:
+    services = call.services
+    if call.claim is not None:
+        async with call.database.transaction_of(call.caller) as tx:
+            # Paying twice has one effect anyhow; the key only makes the second answer equal to the first.
+            await claim_resumable(tx.connection, actor=tx.actor, claim=call.claim, now=tx.now)
+    way = await pay_invoice(
+        call.database,
+        services.get(Connections),
+        services.settings,
+        person=call.person,
+        invoice_id=call.id_of("Invoice"),
+    )
+    answer = encode(
+        PaymentWay(url=way.text, redirect=f"/my/invoices/{call.id_of('Invoice')}")
+        if way.kind == "checkout"
+        else PaymentWay(message=way.text)
+    )
+    if call.claim is not None:
+        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=200, answer=answer.content)
+    return answer
 
 
 operations = [

@@ -1,10 +1,33 @@
 """The Dashboard's pages about invoices."""
 
-from ledger.web.pages import Link, Page, action_bar, detail, staff_link, staff_page, stats, table, user_page
+from collections.abc import Collection
+
+from ledger.providers.contract import Capability
+from ledger.web.pages import Link, Page, action_bar, detail, form, staff_link, staff_page, stats, table, user_page
 
 _LINES = ("list", "No lines", "This invoice has no lines.")
 
-pages: list[Page] = [
+_REFUND = form(
+    "/api/invoices/:id/refund/form",
+    submit="/api/invoices/:id/refund",
+    method="POST",
+    label="Refund",
+    title="Refund a part",
+)
+
+
+def pages_for(capabilities: Collection[Capability]) -> list[Page]:
+    """The pages; the form for refunds is there when a provider can send money back."""
+    refunds = [_REFUND] if Capability.REFUNDS in capabilities else []
+    return [*_PAGES, staff_page("/invoices/:id", "Invoice", [*_INVOICE, *refunds], show_back=True)]
+
+
+_INVOICE = [
+    detail("/api/invoices/:id"),
+    table("/api/invoices/:id/items", title="Items", empty=_LINES),
+    action_bar("/api/invoices/:id/actions"),
+]
+_PAGES: list[Page] = [
     user_page(
         "/",
         "My Invoices",
@@ -51,16 +74,6 @@ pages: list[Page] = [
             )
         ],
         layout="wide",
-    ),
-    staff_page(
-        "/invoices/:id",
-        "Invoice",
-        [
-            detail("/api/invoices/:id"),
-            table("/api/invoices/:id/items", title="Items", empty=_LINES),
-            action_bar("/api/invoices/:id/actions"),
-        ],
-        show_back=True,
     ),
 ]
 

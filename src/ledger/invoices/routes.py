@@ -8,7 +8,7 @@ from ledger.billing_settings.store import BillingSettings, SettingsReader
 from ledger.database.coalescing import CoalescingReader
 from ledger.database.persons import list_user_ids
 from ledger.database.transaction import Database, Tx
-from ledger.errors import BadRequest, FieldError, NotFound
+from ledger.errors import FieldError, NotFound
 from ledger.invoices.actions import HandPayment, cancel_invoice, mark_invoice_paid
 from ledger.invoices.bodies import (
     CreatedInvoice,
@@ -18,14 +18,15 @@ from ledger.invoices.bodies import (
     NewInvoice,
     NewInvoices,
     PaidByHand,
-    RefundWish,
 )
 from ledger.invoices.listing import InvoiceFilter, list_invoices, list_person_ids
-from ledger.invoices.rules import InvoiceRefused, WantedLine, available_actions, check_can_refund, draft_invoice
-from ledger.invoices.store import InvoiceState, IssuedInvoice, get_invoice, list_lines, list_states, lock_invoice
+from ledger.invoices.payment_view import read_payment_view, staff_fields
+from ledger.invoices.rules import InvoiceRefused, WantedLine, available_actions, draft_invoice
+from ledger.invoices.store import InvoiceState, IssuedInvoice, get_facts, get_invoice, list_lines, list_states
 from ledger.invoices.views import invoice_actions, invoice_fields, invoice_row, lines_table
 from ledger.invoices.writer import InvoiceWriter, WantedInvoice
-from ledger.payments.store import list_payment_amounts
+from ledger.payments.refundable import can_refund, list_refundable
+from ledger.providers.connections import Connections
 from ledger.service_access.store import get_access
 from ledger.web.bodies import NoBody, refusal_of
 from ledger.web.call import Call, NoQuery
@@ -206,10 +207,12 @@ def _render_all(issued: Sequence[IssuedInvoice]) -> bytes:
 async def show_invoice(call: Call[NoBody, NoQuery]) -> Detail:
     async with call.database.connection() as connection:
         invoice = await get_invoice(connection, invoice_id=call.id_of("Invoice"))
-        arrived = await list_payment_amounts(connection, invoice_id=invoice.id)
+        facts = await get_facts(connection, invoice_id=invoice.id)
+        view = await read_payment_view(connection, call.services.get(Connections), invoice=invoice)
         users = await list_user_ids(connection, person_ids={invoice.person_id} if invoice.person_id else set())
     names = await call.services.names.display_names(set(users.values()))
-    return Detail(fields=invoice_fields(invoice, paid_minor=sum(arrived), users=users, names=names, is_staff=True))
+    fields = invoice_fields(invoice, facts=facts, users=users, names=names, is_staff=True)
+    return Detail(fields=fields + staff_fields(view, invoice, facts, call.services.settings))
 
 
 @reads("/api/invoices/{id}/items", "List an invoice's lines", callers=STAFF, answer=Table, errors=(404,))
@@ -250,9 +253,12 @@ async def show_invoice_status(call: Call[NoBody, NoQuery]) -> InvoiceStatusAnswe
 async def list_invoice_actions(call: Call[NoBody, NoQuery]) -> Actions:
     async with call.database.connection() as connection:
         invoice = await get_invoice(connection, invoice_id=call.id_of("Invoice"))
-        arrived = await list_payment_amounts(connection, invoice_id=invoice.id)
+        facts = await get_facts(connection, invoice_id=invoice.id)
+        payments = await list_refundable(connection, invoice_id=invoice.id)
+    connections = call.services.get(Connections)
+    refundable = any(payment.left_minor > 0 and can_refund(connections, payment) for payment in payments)
     return invoice_actions(
-        invoice, available_actions(invoice.status, held_minor=sum(arrived), provider_can_refund=False)
+        invoice, available_actions(invoice.status, held_minor=facts.held_minor, provider_can_refund=refundable)
     )
 
 
@@ -294,24 +300,6 @@ async def cancel(call: Call[NoBody, NoQuery], tx: Tx) -> Done:
     return Done()
 
 
-@writes(
-    "POST",
-    "/api/invoices/{id}/refund",
-    "Give money back through the provider that took it",
-    callers=STAFF,
-    body=RefundWish,
-    answer=Done,
-    is_form=True,
-    errors=(400, 404, 409, 422),
-)
-async def refund(call: Call[RefundWish, NoQuery], tx: Tx) -> Done:
-    invoice = await lock_invoice(tx.connection, invoice_id=call.id_of("Invoice"))
-    check_can_refund(invoice.status)
-    raise BadRequest(
-        "This payment was recorded by hand, so Ledger cannot send it back; return the money the way it came"
-    )
-
-
 operations = [
     list_all_invoices,
     create_invoice,
@@ -322,5 +310,4 @@ operations = [
     list_invoice_actions,
     mark_paid,
     cancel,
-    refund,
 ]

@@ -26,6 +26,7 @@ class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     notes: str | None
     metadata: dict[str, str] | None
+    payment_reference: str
     issued_at: datetime
 
 
@@ -45,6 +46,10 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     paid_at: datetime | None
     cancelled_at: datetime | None
+    failed_at: datetime | None
+    provider: str | None
+    payment_reference: str
+    payment_instructions: str | None
     notes: str | None
     created_at: datetime
 
@@ -73,7 +78,8 @@ class InvoiceState(msgspec.Struct, frozen=True, kw_only=True):
 
 INVOICE_COLUMNS = (
     "i.id, i.number, i.person_id, i.created_by_service, i.currency, i.subtotal_minor, i.tax_minor, i.total_minor, "
-    "i.tax_label, i.status, i.due_at, i.paid_at, i.cancelled_at, i.notes, i.created_at"
+    "i.tax_label, i.status, i.due_at, i.paid_at, i.cancelled_at, i.failed_at, i.provider, i.payment_reference, "
+    "i.payment_instructions, i.notes, i.created_at"
 )
 
 
@@ -93,6 +99,10 @@ def invoice_of_row(row: asyncpg.Record) -> Invoice:
         due_at=row["due_at"],
         paid_at=row["paid_at"],
         cancelled_at=row["cancelled_at"],
+        failed_at=row["failed_at"],
+        provider=row["provider"],
+        payment_reference=row["payment_reference"],
+        payment_instructions=row["payment_instructions"],
         notes=row["notes"],
         created_at=row["created_at"],
     )
@@ -125,10 +135,11 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
     await connection.execute(
         """
         insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
-            subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata, created_at)
-        select *, $16::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
+            subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata,
+            payment_reference, created_at)
+        select *, $17::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
             $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
-            $13::timestamptz[], $14::text[], $15::jsonb[])
+            $13::timestamptz[], $14::text[], $15::jsonb[], $16::text[])
         """,
         [each.id for each in invoices],
         [each.number for each in invoices],
@@ -145,6 +156,7 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
         [each.due_at for each in invoices],
         [each.notes for each in invoices],
         [each.metadata for each in invoices],
+        [each.payment_reference for each in invoices],
         issued_at,
     )
     lines = [(each.id, position, line) for each in invoices for position, line in enumerate(each.draft.lines, 1)]
@@ -240,22 +252,70 @@ async def list_states(connection: Connection, *, invoice_ids: Sequence[str]) -> 
     }
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the state of an invoice follows from, amounts in minor units."""
+
+    payments_minor: list[int]
+    refunded_minor: int
+
+    @property
+    def paid_minor(self) -> int:
+        return sum(self.payments_minor)
+
+    @property
+    def held_minor(self) -> int:
+        """What arrived less what went back."""
+        return self.paid_minor - self.refunded_minor
+
+
+async def get_facts(connection: Connection, *, invoice_id: str) -> Facts:
+    """The payments of an invoice, and the sum of its refunds that succeeded."""
+    row = await connection.fetchrow(
+        """
+        select coalesce(array_agg(p.amount_minor order by p.created_at, p.id), '{}') as payments,
+            coalesce(sum((
+                select sum(r.amount_minor) from refund r where r.payment_id = p.id and r.status = 'succeeded'
+            )), 0)::bigint as refunded
+        from payment p where p.invoice_id = $1
+        """,
+        invoice_id,
+    )
+    assert row is not None, "an aggregate returns a row"
+    return Facts(payments_minor=row["payments"], refunded_minor=row["refunded"])
+
+
 async def update_status(
     connection: Connection,
     *,
     invoice_id: str,
     status: InvoiceStatus,
-    paid_at: datetime | None = None,
+    paid_at: datetime | None,
     cancelled_at: datetime | None = None,
 ) -> None:
     """Stores the state that the facts give, and when it came about."""
     await connection.execute(
         """
-        update invoice set status = $2, paid_at = coalesce($3, paid_at), cancelled_at = coalesce($4, cancelled_at)
-        where id = $1
+        update invoice set status = $2, paid_at = $3, cancelled_at = coalesce($4, cancelled_at) where id = $1
         """,
         invoice_id,
         status.value,
         paid_at,
         cancelled_at,
     )
+
+
+async def update_provider(connection: Connection, *, invoice_id: str, provider: str) -> None:
+    """Stores which provider took, or was last asked for, a payment."""
+    await connection.execute("update invoice set provider = $2 where id = $1", invoice_id, provider)
+
+
+async def update_payment_instructions(connection: Connection, *, invoice_id: str, text: str, provider: str) -> None:
+    """Stores what the payer was told to do, and by which provider."""
+    await connection.execute(
+        "update invoice set payment_instructions = $2, provider = $3 where id = $1", invoice_id, text, provider
+    )
+
+
+async def update_failed_at(connection: Connection, *, invoice_id: str, failed_at: datetime | None) -> None:
+    """Stores when the last attempt to pay failed, or (None) that another one began."""
+    await connection.execute("update invoice set failed_at = $2 where id = $1", invoice_id, failed_at)

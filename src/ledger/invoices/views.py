@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ledger.invoices.rules import open_minor
-from ledger.invoices.store import Invoice, InvoiceLine
+from ledger.invoices.store import Facts, Invoice, InvoiceLine
 from ledger.money import format_decimal, format_money
 from ledger.web.shapes import NOTHING, Action, Actions, Column, Field, Row, Table, iso
 
@@ -30,7 +30,7 @@ def invoice_row(invoice: Invoice, *, users: dict[int, str], names: dict[str, str
         "id": invoice.id,
         "invoiceNumber": invoice.number,
         "user": user_text(invoice, users=users, names=names),
-        "provider": NOTHING,
+        "provider": invoice.provider or NOTHING,
         "status": invoice.status.value,
         "amount": format_money(invoice.total_minor, invoice.currency),
         "createdAt": iso(invoice.created_at),
@@ -49,9 +49,9 @@ def my_invoice_row(invoice: Invoice) -> Row:
 
 
 def invoice_fields(
-    invoice: Invoice, *, paid_minor: int, users: dict[int, str], names: dict[str, str], is_staff: bool
+    invoice: Invoice, *, facts: Facts, users: dict[int, str], names: dict[str, str], is_staff: bool
 ) -> list[Field]:
-    """The detail view. What is partly paid shows how much is open."""
+    """The detail view. What is partly paid shows how much is open, what partly went back how much did."""
     currency = invoice.currency
     fields = [Field(key="invoiceNumber", label="Invoice #", value=invoice.number)]
     if is_staff:
@@ -68,11 +68,16 @@ def invoice_fields(
     if is_staff:
         fields.append(Field(key="notes", label="Notes", type="multiline", value=invoice.notes or NOTHING))
     still_open = open_minor(
-        status=invoice.status, total_minor=invoice.total_minor, paid_minor=paid_minor, refunded_minor=0
+        status=invoice.status,
+        total_minor=invoice.total_minor,
+        paid_minor=facts.paid_minor,
+        refunded_minor=facts.refunded_minor,
     )
-    if paid_minor and still_open:
+    if facts.refunded_minor:
+        fields.append(Field(key="refunded", label="Refunded", value=format_money(facts.refunded_minor, currency)))
+    if facts.paid_minor and still_open:
         fields += [
-            Field(key="paid", label="Paid So Far", value=format_money(paid_minor, currency)),
+            Field(key="paid", label="Paid So Far", value=format_money(facts.paid_minor, currency)),
             Field(key="open", label="Still Open", value=format_money(still_open, currency)),
         ]
     return fields

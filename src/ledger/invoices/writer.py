@@ -31,6 +31,7 @@ from ledger.errors import Unavailable
 from ledger.identity import Caller, Person, Service
 from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series, issue_year
 from ledger.invoices.store import IssuedInvoice, insert_invoices, list_states, take_numbers
+from ledger.payments.reference import creditor_reference
 from ledger.web import metrics
 from ledger.web.idempotency import Claim, claim_keys, store_answers
 
@@ -296,6 +297,7 @@ def _number(
                     due_at=wanted.due_at,
                     notes=wanted.notes,
                     metadata=wanted.metadata,
+                    payment_reference=creditor_reference(invoice_number(year, n)),
                     issued_at=issued_at,
                 )
             )

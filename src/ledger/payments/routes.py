@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ledger.money import format_money
-from ledger.payments.store import list_payments
+from ledger.payments.store import list_movements
 from ledger.web.bodies import UUID_PATTERN, NoBody
 from ledger.web.call import Call
 from ledger.web.operation import STAFF, reads
@@ -32,7 +32,7 @@ _COLUMNS = (
 @reads("/api/payments", "List payments", callers=STAFF, answer=Table, query=PaymentQuery, errors=(400,))
 async def list_all_payments(call: Call[NoBody, PaymentQuery]) -> Table:
     async with call.database.connection() as connection:
-        page = await list_payments(
+        page = await list_movements(
             connection,
             after=read_cursor(call.query.cursor),
             limit=call.query.limit,
@@ -42,16 +42,16 @@ async def list_all_payments(call: Call[NoBody, PaymentQuery]) -> Table:
         columns=_COLUMNS,
         rows=[
             {
-                "id": listed.payment.id,
-                "invoiceId": listed.invoice_number,
-                "invoice": listed.payment.invoice_id,
-                "amount": format_money(listed.payment.amount_minor, listed.payment.currency),
-                "status": "unexpected" if listed.payment.is_unexpected else "succeeded",
-                "provider": listed.payment.provider,
-                "method": listed.payment.method,
-                "createdAt": iso(listed.payment.created_at),
+                "id": moved.id,
+                "invoiceId": moved.invoice_number,
+                "invoice": moved.invoice_id,
+                "amount": format_money(moved.amount_minor, moved.currency),
+                "status": moved.status,
+                "provider": moved.provider,
+                "method": moved.method,
+                "createdAt": iso(moved.created_at),
             }
-            for listed in page.rows
+            for moved in page.rows
         ],
         total=page.total,
         total_is_more=page.total_is_more,

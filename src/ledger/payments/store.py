@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-import asyncpg
 import msgspec
 
 from ledger.database.transaction import Connection
@@ -17,6 +16,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: int
     currency: str
     provider: str
+    connection_id: str | None
     method: str
     provider_reference: str | None
     reference: str | None
@@ -25,81 +25,89 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class ListedPayment(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as the list shows it, with its invoice's number."""
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """Money that came or went, as the list shows it: a payment, or a refund with a negative amount."""
 
-    payment: Payment
+    id: str
+    invoice_id: str
     invoice_number: str
-
-
-_PAYMENT = (
-    "p.id, p.invoice_id, p.amount_minor, p.currency, p.provider, p.method, p.provider_reference, p.reference, "
-    "p.is_unexpected, p.received_at, p.created_at"
-)
+    amount_minor: int
+    currency: str
+    status: str
+    provider: str
+    method: str
+    created_at: datetime
 
 
 async def insert_payment(connection: Connection, *, payment: Payment) -> None:
     """Stores a payment."""
     await connection.execute(
         """
-        insert into payment (id, invoice_id, amount_minor, currency, provider, method, provider_reference, reference,
-            is_unexpected, received_at, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        insert into payment (id, invoice_id, amount_minor, currency, provider, connection_id, method,
+            provider_reference, reference, is_unexpected, received_at, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         """,
         *msgspec.structs.astuple(payment),
     )
 
 
-async def list_payment_amounts(connection: Connection, *, invoice_id: str) -> list[int]:
-    """What arrived for an invoice, in minor units, oldest first."""
-    rows = await connection.fetch(
-        "select amount_minor from payment where invoice_id = $1 order by created_at, id", invoice_id
+async def find_payment_by_reference(connection: Connection, *, provider: str, reference: str) -> str | None:
+    """The id of the payment the provider knows by this name, or None."""
+    payment_id: str | None = await connection.fetchval(
+        "select id::text from payment where provider = $1 and provider_reference = $2", provider, reference
     )
-    return [row["amount_minor"] for row in rows]
+    return payment_id
 
 
-async def list_payments(
+async def list_movements(
     connection: Connection, *, after: Position | None, limit: int, invoice_id: str | None
-) -> Page[ListedPayment]:
-    """Payments, newest first."""
+) -> Page[Movement]:
+    """Payments and refunds, newest first. Each kind walks its own index, and the newest of both are taken."""
     values: list[object] = []
-    matching = "true"
+    of_invoice = "true"
     if invoice_id is not None:
         values.append(invoice_id)
-        matching = "p.invoice_id = $1"
+        of_invoice = "p.invoice_id = $1"
+    payments = f"from payment p where {of_invoice}"
+    refunds = f"from refund r join payment p on p.id = r.payment_id where {of_invoice}"
     found = await connection.fetchval(
-        f"select count(*) from (select from payment p where {matching} limit {COUNTED_MAX + 1}) counted",
+        f"""
+        select count(*) from (
+            (select {payments} limit {COUNTED_MAX + 1}) union all (select {refunds} limit {COUNTED_MAX + 1})
+        ) counted
+        """,
         *values,
     )
     if after is not None:
         values += [after.at, after.id]
-        matching += f" and (p.created_at, p.id) < (${len(values) - 1}, ${len(values)})"
+        place = f"(${len(values) - 1}, ${len(values)})"
+        payments += f" and (p.created_at, p.id) < {place}"
+        refunds += f" and (r.created_at, r.id) < {place}"
     values.append(limit + 1)
+    newest = f"limit ${len(values)}"
     rows = await connection.fetch(
         f"""
-        select {_PAYMENT}, i.number from payment p join invoice i on i.id = p.invoice_id
-        where {matching} order by p.created_at desc, p.id desc limit ${len(values)}
+        select m.id::text, m.invoice_id::text, i.number as invoice_number, m.amount_minor, m.currency, m.status,
+            m.provider, m.method, m.created_at
+        from (
+            (
+                select p.id, p.invoice_id, p.amount_minor, p.currency,
+                    case when p.is_unexpected then 'unexpected' else 'succeeded' end as status,
+                    p.provider, p.method, p.created_at
+                {payments} order by p.created_at desc, p.id desc {newest}
+            )
+            union all
+            (
+                select r.id, p.invoice_id, -r.amount_minor, r.currency, r.status, p.provider, p.method, r.created_at
+                {refunds} order by r.created_at desc, r.id desc {newest}
+            )
+        ) m join invoice i on i.id = m.invoice_id
+        order by m.created_at desc, m.id desc {newest}
         """,
         *values,
     )
-    listed = [ListedPayment(payment=_payment(row), invoice_number=row["number"]) for row in rows[:limit]]
+    movements = [Movement(**dict(row)) for row in rows[:limit]]
     total, is_more = counted(found)
-    last = listed[-1].payment if len(rows) > limit else None
+    last = movements[-1] if len(rows) > limit else None
     cursor = write_cursor(Position(last.created_at, last.id)) if last else None
-    return Page(rows=listed, total=total, total_is_more=is_more, next_cursor=cursor)
-
-
-def _payment(row: asyncpg.Record) -> Payment:
-    return Payment(
-        id=str(row["id"]),
-        invoice_id=str(row["invoice_id"]),
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
-        provider=row["provider"],
-        method=row["method"],
-        provider_reference=row["provider_reference"],
-        reference=row["reference"],
-        is_unexpected=row["is_unexpected"],
-        received_at=row["received_at"],
-        created_at=row["created_at"],
-    )
+    return Page(rows=movements, total=total, total_is_more=is_more, next_cursor=cursor)

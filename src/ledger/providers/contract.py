@@ -230,6 +230,9 @@ class CheckoutCompleted(msgspec.Struct, frozen=True, kw_only=True, tag="checkout
     checkout_remote_id: str
     invoice_id: str | None
     payment: MoneyArrived | None
+    intent_id: str | None = None
+    """The row that asked for the checkout, when the event tells: so it is found even if its opening was never
+    acknowledged."""
 
 
 class CheckoutExpired(msgspec.Struct, frozen=True, kw_only=True, tag="checkout.expired"):

@@ -11,11 +11,11 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from ledger.database.installation import find_worker_seen_at, get_revision
 from ledger.database.revision import HEAD_REVISION
 from ledger.database.transaction import Database
 from ledger.errors import Unauthorized
 from ledger.settings import Secret
-from ledger.system.store import find_worker_seen_at, get_revision
 from ledger.web import metrics
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery, Services

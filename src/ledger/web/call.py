@@ -71,7 +71,7 @@ class Services:
 class Call(Generic[BodyT, QueryT]):
     """One request, proven and read."""
 
-    __slots__ = ("_caller", "body", "claim", "path", "query", "request_id", "services")
+    __slots__ = ("_caller", "body", "claim", "headers", "path", "query", "raw_body", "request_id", "services")
 
     def __init__(
         self,
@@ -83,6 +83,8 @@ class Call(Generic[BodyT, QueryT]):
         path: Mapping[str, str],
         claim: Claim | None,
         request_id: str,
+        raw_body: bytes,
+        headers: Mapping[str, str],
     ) -> None:
         self.services = services
         self.body = body
@@ -90,6 +92,9 @@ class Call(Generic[BodyT, QueryT]):
         self.path = path
         self.claim = claim
         self.request_id = request_id
+        # As they came, for what is proven by a signature over them. Header names are in lower case.
+        self.raw_body = raw_body
+        self.headers = headers
         self._caller = caller
 
     @property

@@ -11,8 +11,9 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.database.transaction import Actor, Connection
+from ledger.database.transaction import Actor, Connection, Database
 from ledger.errors import BadRequest, Conflict, IdempotencyKeyReused
+from ledger.identity import Caller
 
 KEY_MAX = 255
 
@@ -104,6 +105,24 @@ async def _first_answer(connection: Connection, *, caller: str, claim: Claim) ->
     if row is None or row["status"] is None:
         return Conflict("An equal request is still running; ask again in a second", retry_after_s=1)
     return Replay(row["status"], row["answer"])
+
+
+async def claim_resumable(connection: Connection, *, actor: Actor, claim: Claim, now: datetime) -> None:
+    """Claims a key for an operation that asks a provider between two transactions.
+
+    An equal request whose first try never got to an answer is let through again: such an operation derives the ids of
+    what it makes from the key, finds what the first try made, and goes on from there.
+    Raises `Replay` and `IdempotencyKeyReused`.
+    """
+    verdict = (await claim_keys(connection, claims=[(actor, claim)], now=now))[0]
+    if verdict is not None and not isinstance(verdict, Conflict):
+        raise verdict
+
+
+async def complete_claim(database: Database, *, caller: Caller, claim: Claim, status: int, answer: bytes) -> None:
+    """Stores what such an operation answered in the end."""
+    async with database.transaction_of(caller) as tx:
+        await store_answers(tx.connection, answers=[(tx.actor, claim, status, answer)])
 
 
 async def store_answers(connection: Connection, *, answers: Sequence[tuple[Actor, Claim, int, bytes]]) -> None:

@@ -78,6 +78,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     is_form: bool
     errors: tuple[int, ...]
     description: str
+    media_type: str = "application/json"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +103,7 @@ def reads(
     query: type[QueryT] = NoQuery,  # type: ignore[assignment] # the default stands for "no parameters"
     errors: tuple[int, ...] = (),
     description: str = "",
+    media_type: str = "application/json",
 ) -> Callable[[ReadHandler[NoBody, QueryT]], HTTPRouteHandler]:
     """Declares a GET operation: `async def f(call) -> answer`."""
     declared = Operation(
@@ -116,6 +118,7 @@ def reads(
         is_form=False,
         errors=errors,
         description=description,
+        media_type=media_type,
     )
     return lambda handler: _mount(declared, cast("ReadHandler[object, object]", handler))
 
@@ -156,7 +159,7 @@ def writes(
             async with call.database.transaction_of(call.caller) as tx:
                 if call.claim is not None:
                     await _claim_or_raise(tx, call.claim)
-                answer = _encode(await handler(call, tx))
+                answer = encode(await handler(call, tx))
                 if call.claim is not None:
                     await store_answers(
                         tx.connection, answers=[(tx.actor, call.claim, answer.status or status, answer.content)]
@@ -257,6 +260,7 @@ async def _carry_out(
         await drain(request)
         raise
     body: object = NO_BODY
+    raw = b""
     claim = None
     if operation.method != "GET":
         raw = await _read_body(request, limit)
@@ -274,8 +278,10 @@ async def _carry_out(
         path=request.scope["path_params"],
         claim=claim,
         request_id=request_id,
+        raw_body=raw,
+        headers=request.headers,
     )
-    return _response(_encode(await handler(call)), operation, request_id)
+    return _response(encode(await handler(call)), operation, request_id)
 
 
 NO_BODY = NoBody()
@@ -352,7 +358,8 @@ def _check_callers(callers: Callers, caller: Caller) -> None:
         raise Forbidden(MANAGE_PERMISSION if callers & STAFF else "user")
 
 
-def _encode(answer: object) -> Reply:
+def encode(answer: object) -> Reply:
+    """An answer as it is sent and stored."""
     return answer if isinstance(answer, Reply) else Reply(content=msgspec.json.encode(answer))
 
 

@@ -1,0 +1,1 @@
+"""Events that providers send: verified, saved once, applied once by a job."""

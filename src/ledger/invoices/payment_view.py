@@ -1,0 +1,114 @@
+"""The part of an invoice's page that is about paying: reference, instructions, links, and what is on its way."""
+
+import msgspec
+
+from ledger.database.transaction import Connection
+from ledger.invoices.rules import InvoiceNotPayable, check_can_pay, open_minor
+from ledger.invoices.store import Facts, Invoice
+from ledger.money import format_money
+from ledger.payments.checkout_store import CHECKOUT_PHRASES, StoredCheckout, list_unsettled_checkouts
+from ledger.payments.reference import format_reference
+from ledger.providers.connections import Connected, Connections
+from ledger.providers.contract import BankAccount
+from ledger.settings import Settings
+from ledger.web.shapes import Field
+
+# The EPC QR code exists for euros only (EPC069-12).
+EPC_CURRENCY = "EUR"
+
+
+class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about paying an invoice just now."""
+
+    active: Connected | None
+    checkouts: list[StoredCheckout]
+    pending_refunds_minor: int
+
+
+async def read_payment_view(connection: Connection, connections: Connections, *, invoice: Invoice) -> PaymentView:
+    """Reads what the page needs; nobody outside is asked."""
+    pending: int = await connection.fetchval(
+        """
+        select coalesce(sum(r.amount_minor), 0)::bigint from refund r join payment p on p.id = r.payment_id
+        where p.invoice_id = $1 and r.status = 'requested'
+        """,
+        invoice.id,
+    )
+    return PaymentView(
+        active=await connections.find_active(connection),
+        checkouts=await list_unsettled_checkouts(connection, invoice_id=invoice.id),
+        pending_refunds_minor=pending,
+    )
+
+
+def transfer_account(view: PaymentView, invoice: Invoice, facts: Facts) -> BankAccount | None:
+    """The account an EPC QR code can be made for: the active one, for an open invoice in euros."""
+    is_open = open_amount_minor(invoice, facts) > 0
+    if view.active is None or invoice.currency != EPC_CURRENCY or not is_open:
+        return None
+    return view.active.provider.bank_account()
+
+
+def open_amount_minor(invoice: Invoice, facts: Facts) -> int:
+    """What is still owed."""
+    return open_minor(
+        status=invoice.status,
+        total_minor=invoice.total_minor,
+        paid_minor=facts.paid_minor,
+        refunded_minor=facts.refunded_minor,
+    )
+
+
+def owner_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Settings) -> list[Field]:
+    """What the owner needs for paying."""
+    fields = _instructions(invoice)
+    if view.active is not None and view.active.type.name == "manual":
+        fields.append(_reference(invoice))
+    fields += _code_link(view, invoice, facts, settings, at=f"/api/my/invoices/{invoice.id}")
+    url = next((each.url for each in view.checkouts if each.status == "open" and not each.is_unwanted), None)
+    if url is not None and _is_payable(invoice):
+        fields.append(Field(key="payUrl", label="Pay Online", type="link", value=url))
+    return fields
+
+
+def staff_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Settings) -> list[Field]:
+    """What staff needs for finding a payment again, and what is still on its way."""
+    fields = [_reference(invoice), *_instructions(invoice)]
+    fields += _code_link(view, invoice, facts, settings, at=f"/api/invoices/{invoice.id}")
+    unsettled = [each for each in view.checkouts if each.status != "open"]
+    if unsettled:
+        text = "; ".join(f"{each.status}: {CHECKOUT_PHRASES[each.status]}" for each in unsettled)
+        fields.append(Field(key="checkout", label="Online Payment", value=text))
+    if view.pending_refunds_minor:
+        amount = format_money(view.pending_refunds_minor, invoice.currency)
+        fields.append(
+            Field(key="pendingRefund", label="Refund Requested", value=f"{amount}, not confirmed by the provider yet")
+        )
+    return fields
+
+
+def _reference(invoice: Invoice) -> Field:
+    return Field(key="paymentReference", label="Payment Reference", value=format_reference(invoice.payment_reference))
+
+
+def _instructions(invoice: Invoice) -> list[Field]:
+    if invoice.payment_instructions is None:
+        return []
+    text = invoice.payment_instructions
+    return [Field(key="paymentInstructions", label="Payment Instructions", type="multiline", value=text)]
+
+
+def _code_link(view: PaymentView, invoice: Invoice, facts: Facts, settings: Settings, *, at: str) -> list[Field]:
+    """The browser cannot reach Ledger itself, so the link goes through the Dashboard's proxy."""
+    if settings.dashboard_url is None or transfer_account(view, invoice, facts) is None:
+        return []
+    url = f"{settings.dashboard_url}/api/proxy/{settings.slug}{at}/epc-qr.png"
+    return [Field(key="epcQr", label="Bank Transfer QR Code", type="link", value=url)]
+
+
+def _is_payable(invoice: Invoice) -> bool:
+    try:
+        check_can_pay(invoice.status)
+    except InvoiceNotPayable:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Every job and schedule of the worker, by name: what runs, and when."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from ledger.audit.actions import SEALED_AT_ONCE, seal_entries
+from ledger.database.transaction import Connection, Database
+from ledger.errors import LedgerError
+from ledger.inbound.actions import APPLY_JOB, apply_event
+from ledger.inbound.store import list_due_event_ids
+from ledger.invoices.jobs import look_at_checkout
+from ledger.payments.checkout_store import list_due_checkout_ids
+from ledger.payments.checkouts import SETTLE_JOB as SETTLE_CHECKOUT
+from ledger.providers.connections import Connections
+from ledger.refunds.actions import SETTLE_JOB as SETTLE_REFUND
+from ledger.refunds.jobs import look_at_refund
+from ledger.refunds.store import list_due_refund_ids
+from ledger.system.jobs import purge_idempotency_records, purge_queue_log
+from ledger.web.call import Services
+
+log = structlog.get_logger("ledger.jobs")
+
+# How many things one sweep takes up, and how many of them at once.
+SWEPT_MAX = 500
+SWEPT_AT_ONCE = 10
+
+Job = Callable[[Services, str], Awaitable[None]]
+"""Does one piece of work; the text names it (an id)."""
+
+Sweep = Callable[[Services], Awaitable[int]]
+"""Does what is due; returns how much it was."""
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """A sweep and when it runs (cron, UTC). It runs once in the whole installation."""
+
+    name: str
+    cron: str
+    run: Sweep
+
+
+async def _look_at_checkout(services: Services, checkout_id: str) -> None:
+    await look_at_checkout(services.database, services.get(Connections), checkout_id=checkout_id)
+
+
+async def _look_at_refund(services: Services, refund_id: str) -> None:
+    await look_at_refund(services.database, services.get(Connections), refund_id=refund_id)
+
+
+async def _apply_event(services: Services, event_id: str) -> None:
+    await apply_event(services.database, services.get(Connections), event_id=event_id)
+
+
+JOBS: dict[str, Job] = {
+    SETTLE_CHECKOUT: _look_at_checkout,
+    SETTLE_REFUND: _look_at_refund,
+    APPLY_JOB: _apply_event,
+}
+
+
+DueLister = Callable[..., Awaitable[Sequence[str]]]
+
+
+async def reconcile(services: Services) -> int:
+    """Takes up everything whose outcome is not known and whose next look is due. What fails stays for the next."""
+    now = services.clock.now()
+    looked = 0
+    for list_due, job in (
+        (list_due_event_ids, _apply_event),
+        (list_due_checkout_ids, _look_at_checkout),
+        (list_due_refund_ids, _look_at_refund),
+    ):
+        looked += await _take_up(services, list_due, job, now=now)
+    return looked
+
+
+async def _take_up(services: Services, list_due: DueLister, job: Job, *, now: datetime) -> int:
+    async with services.database.connection() as connection:
+        due = await _list(list_due, connection, now=now)
+    slots = asyncio.Semaphore(SWEPT_AT_ONCE)
+
+    async def one(row_id: str) -> None:
+        async with slots:
+            try:
+                await job(services, row_id)
+            except LedgerError as error:
+                # It stays due: the next sweep comes in a minute, and the row tells staff that it is open.
+                log.warning("not settled yet", id=row_id, reason=type(error).__name__)
+
+    await asyncio.gather(*(one(row_id) for row_id in due))
+    return len(due)
+
+
+async def _list(list_due: DueLister, connection: Connection, *, now: datetime) -> Sequence[str]:
+    return await list_due(connection, now=now, limit=SWEPT_MAX)
+
+
+async def _seal(services: Services) -> int:
+    sealed = 0
+    while True:
+        async with services.database.transaction_by(kind="system", name="audit.seal") as tx:
+            now_sealed = await seal_entries(tx)
+        sealed += now_sealed
+        if now_sealed < SEALED_AT_ONCE:
+            return sealed
+
+
+def _on_database(run: Callable[[Database], Awaitable[int]]) -> Sweep:
+    return lambda services: run(services.database)
+
+
+SCHEDULES: tuple[Schedule, ...] = (
+    Schedule("audit.seal", "* * * * *", _seal),
+    Schedule("reconcile", "* * * * *", reconcile),
+    Schedule("idempotency.purge", "17 3 * * *", _on_database(purge_idempotency_records)),
+    Schedule("queue.purge", "47 3 * * *", _on_database(purge_queue_log)),
+)

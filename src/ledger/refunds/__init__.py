@@ -1,0 +1,1 @@
+"""Refunds: money sent back by the provider that took it, kept as facts of their own."""

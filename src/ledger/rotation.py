@@ -1,0 +1,60 @@
+"""`ledger rotate-key`: seals every stored secret anew with the present key, while Ledger serves.
+
+Set ENCRYPTION_KEY to the new key and ENCRYPTION_KEY_PREVIOUS to the old one, restart, then run this. Both keys open
+what is stored meanwhile. When it is done, the previous key is not needed any more.
+"""
+
+from ledger.crypto import Vault
+from ledger.database.transaction import Actor, AuditEntry, Database
+
+# Every column that holds a sealed secret; a test compares this with the schema.
+SEALED_COLUMNS = (
+    ("billing_settings", "smtp_password_sealed"),
+    ("provider_connection", "settings_sealed"),
+)
+ROWS_AT_ONCE = 100
+
+
+async def rotate_key(database: Database, vault: Vault) -> int:
+    """Returns how many secrets were sealed anew. Can be interrupted and repeated.
+
+    Raises `SealBroken` for a secret that neither key opens; what was done before stays done.
+    """
+    return sum([await _rotate_column(database, vault, table=table, column=column) for table, column in SEALED_COLUMNS])
+
+
+async def _rotate_column(database: Database, vault: Vault, *, table: str, column: str) -> int:
+    rotated = 0
+    after = ""
+    while True:
+        async with database.connection() as connection:
+            rows = await connection.fetch(
+                f"""
+                select id::text, {column} as sealed from {table}
+                where {column} is not null and id::text > $1 order by id::text limit $2
+                """,
+                after,
+                ROWS_AT_ONCE,
+            )
+        if not rows:
+            return rotated
+        after = rows[-1]["id"]
+        for row in rows:
+            if not vault.is_current(row["sealed"]):
+                rotated += await _rotate_row(database, vault, table=table, column=column, row_id=row["id"])
+
+
+async def _rotate_row(database: Database, vault: Vault, *, table: str, column: str, row_id: str) -> int:
+    """Seals one secret anew, locked, so that a change by staff in the same moment is not lost."""
+    async with database.transaction(Actor(kind="cli", name="rotate-key")) as tx:
+        sealed = await tx.connection.fetchval(f"select {column} from {table} where id::text = $1 for update", row_id)
+        if sealed is None or vault.is_current(sealed):
+            return 0
+        secret = vault.open(sealed, table=table, row=row_id, column=column)
+        await tx.connection.execute(
+            f"update {table} set {column} = $2 where id::text = $1",
+            row_id,
+            vault.seal(secret, table=table, row=row_id, column=column),
+        )
+        tx.audit(AuditEntry(action="secret.resealed", entity_type=table, entity_id=row_id))
+    return 1
