@@ -32,7 +32,7 @@ SHOP, CAMP = "svc-shop-0000000000001", "svc-camp-0000000000001"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What Ledger answered. `body` is the parsed JSON, whatever shape it has."""
+    """What Ledger answered. `body` is the parsed JSON, whatever shape it has; headers are found in any case."""
 
     status: int
     headers: Mapping[str, str]
@@ -76,7 +76,7 @@ class Client:
             headers={**self.headers, **(headers or {})},
             allow_redirects=False,
         ) as response:
-            return Answer(status=response.status, headers=dict(response.headers), content=await response.read())
+            return Answer(status=response.status, headers=response.headers.copy(), content=await response.read())
 
     async def get(self, path: str) -> Answer:
         return await self.send("GET", path)

@@ -111,7 +111,7 @@ def _migrate(parsed: argparse.Namespace) -> int:
 
     try:
         applied = asyncio.run(_apply_missing(settings))
-    except (OSError, asyncpg.PostgresError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
         raise CommandFailed(f"The database does not answer ({reason}): check DATABASE_URL and the server.") from None
     if parsed.lifeline is None:

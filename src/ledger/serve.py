@@ -1,7 +1,7 @@
 """One API process: the ASGI application under Granian, on the listening socket that the supervisor opened.
 
 Told to stop, Granian answers the requests that run, but it closes every idle keep-alive connection at once, and with
-it the requests just on their way (measured: of 32 busy connections, about 18 lose one). So a stop has two parts.
+it the requests just on their way (measured: every second busy connection loses one). So a stop has two parts.
 First everything is still answered, each answer with `Connection: close`, until no request has come for a while; then
 Granian stops. `docs/decisions/0004-processes.md` has the figures.
 """

@@ -137,9 +137,8 @@ async def test_every_refused_field_is_named_with_what_is_wrong(ledger: Installat
     for body, fields in REFUSED_FIELDS:
         answer = await ledger.shop.post("/api/invoices", body)
         assert (answer.status, answer.refused()) == (400, fields), str(body)[:200]
-        assert all(
-            message in answer.error or field == "items" for field, message in fields.items() if "NUL" not in message
-        )
+        # The sentence says the same, for who reads only that.
+        assert all(message in answer.error for message in fields.values()), answer.error
         assert answer.headers["Content-Type"] == "application/problem+json"
     await assert_nothing_happened(ledger)
 
@@ -224,8 +223,8 @@ async def test_a_body_that_breaks_off_is_no_fault_of_ledgers(
 ) -> None:
     address = urlsplit(ledger.url)
     _, sender = await asyncio.open_connection(address.hostname, address.port)
-    head = "POST /api/invoices HTTP/1.1\r\nHost: x\r\nAuthorization: ServiceKey sk_svc_shop\r\nContent-Length: 500\r\n\r\n{"
-    sender.write(head.encode())
+    head = "POST /api/invoices HTTP/1.1\r\nHost: x\r\nAuthorization: ServiceKey sk_svc_shop\r\n"
+    sender.write(f"{head}Content-Length: 500\r\n\r\n{{".encode())
     await sender.drain()
     await asyncio.sleep(0.1)
     sender.close()
@@ -281,7 +280,7 @@ async def test_a_refused_query_parameter_is_named(ledger: Installation) -> None:
     await ledger.create_invoice()
     lists = ("/api/invoices", "/api/my/invoices", "/api/payments", "/api/audit", "/api/service-access")
     wrong = {f"{path}?{query}": field for path in lists for query, field in QUERIES.items()}
-    # Service ids may be any short text, so this one is a place in that list.
+    # The ids of services are texts of any form, so these two are places in that list.
     del (
         wrong["/api/service-access?cursor=MTphYmM"],
         wrong["/api/service-access?cursor=MTo5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk"],
@@ -322,7 +321,7 @@ async def test_paths_that_try_to_get_elsewhere_do_not(ledger: Installation) -> N
         "/api/invoices/../settings",
         "/api/invoices/..%2fsettings",
         "/api/invoices/%2e%2e/settings",
-        f"/api/invoices/{created}%2fstatus",
+        f"/api/invoices/{created}%2f%2e%2e%2fstatus",
         f"/api/invoices/{created}%00",
         f"/api/invoices/{created}%0a",
         f"/api/invoices/{created};a=b",

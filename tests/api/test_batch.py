@@ -68,12 +68,14 @@ async def test_one_bad_invoice_refuses_the_whole_batch_and_no_number_is_taken(le
 
 
 async def test_a_batch_needs_a_list_with_something_in_it(ledger: Installation) -> None:
-    for body in ({}, {"invoices": []}, {"invoices": None}):
+    bodies: list[dict[str, object]] = [{}, {"invoices": []}, {"invoices": None}]
+    for body in bodies:
         answer = await ledger.shop.post("/api/invoices/batch", body)
         assert (answer.status, answer.error) == (400, "At least one invoice is required")
         assert list(answer.refused()) == ["invoices"]
-    for invoices in ("x", {}, 5):
-        assert list((await ledger.shop.post("/api/invoices/batch", {"invoices": invoices})).refused()) == ["invoices"]
+    for wrong in ('"x"', "{}", "5"):
+        answer = await ledger.shop.send("POST", "/api/invoices/batch", data=f'{{"invoices": {wrong}}}'.encode())
+        assert (answer.status, list(answer.refused())) == (400, ["invoices"])
     assert list((await create(ledger, "x", None)).refused()) == ["invoices[0]", "invoices[1]"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 SUPERVISOR = (sys.executable, str(Path(__file__).with_name("stand_in_supervisor.py")))
-WAIT_S = 20.0
+WAIT_S = 30.0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def command_line(pid: int) -> str:
 
 
 async def until(holds: Callable[[], bool], explain: Callable[[], object] = lambda: "") -> None:
-    """Waits until something holds, at most 20 s."""
+    """Waits until something holds, at most 30 s."""
     deadline_s = time.monotonic() + WAIT_S
     while not holds():
         assert time.monotonic() < deadline_s, explain()

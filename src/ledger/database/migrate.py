@@ -28,16 +28,18 @@ def alembic_config() -> "Config":
 
 
 def open_engine(database_url: str) -> "AsyncEngine":
-    """An engine for migrations only: one connection, closed after use."""
+    """An engine for migrations only: one connection, closed after use.
+
+    The driver reads the URL itself, so that it understands here what it understands when serving (`sslmode`, hosts).
+    """
+    import asyncpg
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    plain = database_url.split("://", 1)[1]
-    return create_async_engine(
-        f"postgresql+asyncpg://{plain}",
-        poolclass=NullPool,
-        connect_args={"timeout": _CONNECT_TIMEOUT.total_seconds()},
-    )
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT.total_seconds())
+
+    return create_async_engine("postgresql+asyncpg://", poolclass=NullPool, async_creator=connect)
 
 
 async def migrate(database_url: str) -> list[str]:

@@ -6,7 +6,7 @@ entries, events, jobs) is gathered in it and written with it, so neither exists 
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -135,21 +135,24 @@ class Tx:
 
     async def flush(self) -> None:
         """Writes what was gathered; the database calls it just before the commit."""
-        if self._entries:
-            await self._insert_entries()
-        if self._events:
-            await self._insert_events()
+        if self._entries or self._events:
+            await self._insert_entries_and_events()
         if self._jobs:
             await self._insert_jobs()
 
-    async def _insert_entries(self) -> None:
+    async def _insert_entries_and_events(self) -> None:
+        # One statement: most changes leave both behind, and every round trip holds the invoice counter longer.
         actors = [entry.actor or self.actor for entry in self._entries]
         await self.connection.execute(
             """
-            insert into audit_entry
-                (action, entity_type, entity_id, actor_kind, actor_person_id, actor_name, details, created_at)
-            select *, $8::timestamptz
-            from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[])
+            with audited as (
+                insert into audit_entry
+                    (action, entity_type, entity_id, actor_kind, actor_person_id, actor_name, details, created_at)
+                select *, $13::timestamptz
+                from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[])
+            )
+            insert into event (id, type, subject_id, person_id, data, created_at)
+            select *, $13::timestamptz from unnest($8::uuid[], $9::text[], $10::uuid[], $11::bigint[], $12::jsonb[])
             """,
             [entry.action for entry in self._entries],
             [entry.entity_type for entry in self._entries],
@@ -158,16 +161,6 @@ class Tx:
             [actor.person_id for actor in actors],
             [actor.name for actor in actors],
             [entry.details for entry in self._entries],
-            self.now,
-        )
-        self._entries.clear()
-
-    async def _insert_events(self) -> None:
-        await self.connection.execute(
-            """
-            insert into event (id, type, subject_id, person_id, data, created_at)
-            select *, $6::timestamptz from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::jsonb[])
-            """,
             [self.ids.new() for _ in self._events],
             [event.type for event in self._events],
             [event.subject_id for event in self._events],
@@ -175,6 +168,7 @@ class Tx:
             [event.data for event in self._events],
             self.now,
         )
+        self._entries.clear()
         self._events.clear()
 
     async def _insert_jobs(self) -> None:
@@ -268,7 +262,7 @@ class Database:
         except (TimeoutError, asyncio.CancelledError):
             # A server that does not answer would not answer a rollback either, and the driver waits for that
             # before it takes the connection back. So it is cut, which rolls back as well.
-            connection.terminate()
+            _cut(connection)
             raise
         finally:
             await pool.release(connection)
@@ -287,13 +281,15 @@ class Database:
             except (TimeoutError, asyncio.CancelledError):
                 raise
             except BaseException:
-                if not connection.is_closed():
+                try:
                     await transaction.rollback()
+                except DATABASE_AWAY:
+                    _cut(connection)
                 raise
             try:
                 await transaction.commit()
             except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
-                connection.terminate()
+                _cut(connection)
                 raise OutcomeUnknown from lost
 
     @asynccontextmanager
@@ -319,6 +315,12 @@ class Database:
             tx = Tx(connection, now=now, actor=actor, ids=self.ids)
             yield tx
             await tx.flush()
+
+
+def _cut(connection: Connection) -> None:
+    # The driver has taken a connection back already when it noticed by itself that it was lost.
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def actors_of(connection: Connection, *, callers: Iterable[Caller], now: datetime) -> list[Actor]:

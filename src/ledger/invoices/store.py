@@ -112,14 +112,14 @@ async def take_numbers(connection: Connection, *, series: str, count: int, now: 
     """Takes `count` consecutive numbers and returns the first, with the time of issue.
 
     The counter's row stays locked until the transaction ends, so numbers are committed in order and a rollback gives
-    them back. The time of issue never goes back within a series, whatever the machines' clocks say.
+    them back. The time of issue only grows within a series, whatever the machines' clocks say.
     """
     row = await connection.fetchrow(
         """
         insert into counter (series, last_number, last_issued_at) values ($1, $2, $3)
         on conflict (series) do update set
             last_number = counter.last_number + excluded.last_number,
-            last_issued_at = greatest(counter.last_issued_at, excluded.last_issued_at)
+            last_issued_at = greatest(counter.last_issued_at + interval '1 microsecond', excluded.last_issued_at)
         returning last_number, last_issued_at
         """,
         series,
@@ -131,15 +131,26 @@ async def take_numbers(connection: Connection, *, series: str, count: int, now: 
 
 
 async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedInvoice], issued_at: datetime) -> None:
-    """Stores invoices with their lines and tax shares, each kind in one statement."""
+    """Stores invoices with their lines and tax shares, all in one statement: the counter is locked meanwhile."""
+    lines = [(each.id, position, line) for each in invoices for position, line in enumerate(each.draft.lines, 1)]
+    shares = [(each.id, share) for each in invoices for share in each.draft.tax_shares]
     await connection.execute(
         """
-        insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
-            subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata,
-            payment_reference, created_at)
-        select *, $17::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
-            $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
-            $13::timestamptz[], $14::text[], $15::jsonb[], $16::text[])
+        with issued as (
+            insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
+                subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata, payment_reference,
+                created_at)
+            select *, $16::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
+                $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
+                $13::timestamptz[], $14::text[], $15::jsonb[], $29::text[])
+        ), lines as (
+            insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor,
+                tax_rate_bp, product_id)
+            select * from unnest($17::uuid[], $18::int[], $19::text[], $20::bigint[], $21::bigint[], $22::bigint[],
+                $23::int[], $24::uuid[])
+        )
+        insert into invoice_tax (invoice_id, rate_bp, net_minor, tax_minor)
+        select * from unnest($25::uuid[], $26::int[], $27::bigint[], $28::bigint[])
         """,
         [each.id for each in invoices],
         [each.number for each in invoices],
@@ -156,17 +167,7 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
         [each.due_at for each in invoices],
         [each.notes for each in invoices],
         [each.metadata for each in invoices],
-        [each.payment_reference for each in invoices],
         issued_at,
-    )
-    lines = [(each.id, position, line) for each in invoices for position, line in enumerate(each.draft.lines, 1)]
-    await connection.execute(
-        """
-        insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor,
-            tax_rate_bp, product_id)
-        select * from unnest($1::uuid[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[],
-            $8::uuid[])
-        """,
         [invoice_id for invoice_id, _, _ in lines],
         [position for _, position, _ in lines],
         [line.description for _, _, line in lines],
@@ -175,17 +176,11 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
         [line.total_minor for _, _, line in lines],
         [line.tax_rate_bp for _, _, line in lines],
         [line.product_id for _, _, line in lines],
-    )
-    shares = [(each.id, share) for each in invoices for share in each.draft.tax_shares]
-    await connection.execute(
-        """
-        insert into invoice_tax (invoice_id, rate_bp, net_minor, tax_minor)
-        select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::bigint[])
-        """,
         [invoice_id for invoice_id, _ in shares],
         [share.rate_bp for _, share in shares],
         [share.net_minor for _, share in shares],
         [share.tax_minor for _, share in shares],
+        [each.payment_reference for each in invoices],
     )
 
 

@@ -228,7 +228,8 @@ class StripeProvider(ProviderDefaults):
         due = to_stripe_amount(wanted.amount_minor, wanted.currency)
         if (session.amount_total, session.currency) == (due, wanted.currency.lower()):
             return
-        await calls.ask(lambda: calls.v1.checkout.sessions.expire_async(session.id), Session)
+        with suppress(ProviderRefused):
+            await calls.ask(lambda: calls.v1.checkout.sessions.expire_async(session.id), Session)
         would = "another amount"
         if session.amount_total is not None and session.currency is not None:
             would = format_money(*from_stripe_amount(session.amount_total, session.currency))

@@ -1,0 +1,229 @@
+"""Every page of the manifest works: its endpoints answer 200 in the shape their section shows.
+
+Whatever is not 2xx leaves a section at "Loading…" for ever, and a wrong shape shows an empty page.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ledger.app import APP_VERSION, all_operations
+from ledger.identity import MANAGE_PERMISSION
+from ledger.manifest import build_manifest
+from tests.installation import SHOP, Answer, Client, Installation
+
+CELL = (str, int, bool, type(None))
+COLUMN_TYPES = {"string", "number", "date", "currency", "badge", "avatar", "link", "code"}
+FIELD_TYPES = {"string", "number", "boolean", "date", "link", "badge", "code", "multiline"}
+FORM_TYPES = {
+    "text",
+    "number",
+    "email",
+    "select",
+    "textarea",
+    "password",
+    "search",
+    "checkboxes",
+    "datetime",
+    "date",
+}
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+PAGES: list[dict[str, Any]] = build_manifest(app_version=APP_VERSION)["pages"]  # type: ignore[assignment]
+
+
+def check_table(body: dict[str, Any]) -> None:
+    keys = [column["key"] for column in body["columns"]]
+    assert len(set(keys)) == len(keys)
+    for column in body["columns"]:
+        assert column["label"]
+        assert column.get("type", "string") in COLUMN_TYPES
+    assert body["rows"], "the page was filled, so there is something to show"
+    for row in body["rows"]:
+        assert isinstance(row["id"], str)
+        assert set(keys) <= set(row)
+        # The Dashboard filters by the text of a cell, and an object has none.
+        assert all(isinstance(value, CELL) for value in row.values())
+        for column in body["columns"]:
+            check_value(column.get("type"), row[column["key"]])
+    assert isinstance(body["total"], int)
+
+
+def check_value(kind: str | None, value: object) -> None:
+    if kind == "date":
+        assert isinstance(value, str)
+        assert ISO.fullmatch(value)
+    if kind == "number":
+        assert isinstance(value, int)
+
+
+def check_detail(body: dict[str, Any]) -> None:
+    assert body["fields"]
+    for field in body["fields"]:
+        assert field["label"]
+        assert isinstance(field["value"], CELL)
+        assert field.get("type", "string") in FIELD_TYPES
+        check_value(field.get("type"), field["value"])
+
+
+def check_form(body: dict[str, Any]) -> None:
+    assert body["fields"]
+    for field in body["fields"]:
+        # With a type these fields replace the manifest's own list.
+        assert field["type"] in FORM_TYPES
+        assert field["label"]
+        assert field.get("value") != "—", "what is shown for nothing would be saved"
+        assert (field["type"] == "select") == ("options" in field)
+        for option in field.get("options", []):
+            assert set(option) == {"label", "value"}
+            assert isinstance(option["value"], str)
+        if "options" in field and "value" in field:
+            assert field["value"] in [option["value"] for option in field["options"]]
+
+
+def check_actions(body: dict[str, Any]) -> None:
+    for action in body["actions"]:
+        assert action["label"]
+        assert action.get("variant", "danger") == "danger"
+        assert is_operation(action["method"], action["endpoint"])
+
+
+def check_stats(body: dict[str, Any]) -> None:
+    assert body["stats"]
+    for stat in body["stats"]:
+        assert stat["key"]
+        assert stat["label"]
+        assert isinstance(stat["value"], str | int)
+
+
+CHECKS = {
+    "data-table": check_table,
+    "detail": check_detail,
+    "form": check_form,
+    "action-bar": check_actions,
+    "stats-row": check_stats,
+}
+
+
+def is_operation(method: str, endpoint: str) -> bool:
+    """Tells whether Ledger has this operation, the ids being filled in or still named."""
+    return any(
+        operation.method == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", operation.path), endpoint)
+        for operation in all_operations()
+    )
+
+
+def page_paths() -> list[re.Pattern[str]]:
+    return [re.compile(re.sub(r":\w+", "[^/]+", page["path"])) for page in PAGES]
+
+
+def sections() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for page in PAGES:
+        for section in page["sections"]:
+            yield page, section
+
+
+def filled(template: str, values: dict[str, Any]) -> str:
+    """A path with its `:param`s taken from a row; a missing one fails."""
+    return re.sub(r":(\w+)", lambda match: str(values[match.group(1)]), template)
+
+
+def caller_of(ledger: Installation, page: dict[str, Any]) -> Client:
+    return ledger.staff if page.get("requiredPermission") else ledger.user
+
+
+async def something_of_everything(ledger: Installation) -> dict[str, str]:
+    """Fills every list, and returns what the pages' own parameters are."""
+    await ledger.staff.post("/api/service-access", {"serviceId": SHOP, "access": "read"})
+    paid = (await ledger.create_invoice()).body["id"]
+    await ledger.staff.post(f"/api/invoices/{paid}/mark-paid")
+    return {"id": (await ledger.create_invoice(dueDate="2026-03-01")).body["id"]}
+
+
+async def test_every_section_of_every_page_gets_its_shape(ledger: Installation) -> None:
+    values = await something_of_everything(ledger)
+
+    for page, section in sections():
+        if not section["endpoint"]:
+            assert section["type"] in {"callout", "markdown", "empty-state"}
+            continue
+        answer: Answer = await caller_of(ledger, page).get(filled(section["endpoint"], values))
+        assert answer.status == 200, (page["path"], section, answer.content)
+        assert answer.headers["Content-Type"] == "application/json"
+        CHECKS[section["type"]](answer.body)
+
+
+async def test_an_empty_installation_shows_its_pages_too(ledger: Installation) -> None:
+    for page, section in sections():
+        if section["endpoint"] and ":" not in section["endpoint"]:
+            answer = await caller_of(ledger, page).get(section["endpoint"])
+            assert answer.status == 200, (page["path"], section, answer.content)
+            if section["type"] == "data-table":
+                assert (answer.body["rows"], answer.body["total"]) == ([], 0)
+                assert section["config"]["emptyState"]["title"]
+
+
+async def test_links_of_rows_lead_to_pages_and_their_actions_to_operations(ledger: Installation) -> None:
+    values = await something_of_everything(ledger)
+
+    for page, section in sections():
+        if section["type"] != "data-table":
+            continue
+        row = (await caller_of(ledger, page).get(filled(section["endpoint"], values))).body["rows"][0]
+        if "rowLink" in section["config"]:
+            path = filled(section["config"]["rowLink"], row)
+            assert any(pattern.fullmatch(path) for pattern in page_paths()), path
+        for action in section["config"].get("rowActions", []):
+            assert is_operation(action["method"], filled(action["endpoint"], row))
+
+
+def test_forms_are_sent_to_operations_that_take_text() -> None:
+    for _, section in sections():
+        if section["type"] == "form":
+            config = section["config"]
+            taking = [
+                operation
+                for operation in all_operations()
+                if (operation.method, operation.path) == (config["method"], config["submitEndpoint"])
+            ]
+            assert [operation.is_form for operation in taking] == [True]
+
+
+async def test_a_form_can_be_sent_back_as_it_was_shown(ledger: Installation) -> None:
+    """Everything as text, what is empty left out, and the first choice where nothing was chosen."""
+    for _, section in sections():
+        if section["type"] == "form":
+            fields = (await ledger.staff.get(section["endpoint"])).body["fields"]
+            sent = {field["key"]: str(field["value"]) for field in fields if field.get("value") is not None}
+            required = {field["key"] for field in fields if field.get("required")}
+            sent |= dict.fromkeys(required - set(sent), "something")
+            config = section["config"]
+            send = ledger.staff.put if config["method"] == "PUT" else ledger.staff.post
+            answer = await send(config["submitEndpoint"], sent)
+            assert answer.status in {200, 201}, answer.content
+
+
+async def test_the_pages_of_staff_are_hidden_and_closed_to_others(ledger: Installation) -> None:
+    values = await something_of_everything(ledger)
+
+    for page, section in sections():
+        endpoint = filled(section["endpoint"], values)
+        if not endpoint:
+            continue
+        for_staff = page.get("requiredPermission") == MANAGE_PERMISSION
+        assert for_staff == (not endpoint.startswith("/api/my/"))
+        answer = await ledger.user.get(endpoint)
+        assert answer.status == (403 if for_staff else 200), endpoint
+        assert (await ledger.nobody.get(endpoint)).status == 401
+
+
+@pytest.mark.parametrize("where", ["navigation", "sidebar"])
+def test_what_stands_in_the_menu_leads_to_pages(where: str) -> None:
+    manifest: dict[str, Any] = build_manifest(app_version=APP_VERSION)
+    links = manifest[where] if where == "navigation" else [*manifest[where]["items"], *manifest[where]["footerItems"]]
+    permissions = {page["path"]: page.get("requiredPermission") for page in PAGES}
+
+    assert links
+    for link in links:
+        assert permissions[link["path"]] == link.get("requiredPermission")

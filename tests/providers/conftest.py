@@ -1,0 +1,40 @@
+"""Fixtures of the providers' tests: a fake Stripe, and a connection to it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ledger.providers import stripe as ledger_stripe
+from ledger.providers import stripe_calls
+from ledger.providers.stripe import StripeProvider, StripeType
+from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets the Stripe library (16.1) hand its bodies to httpx in the old way, which httpx (0.28) warns about."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"))
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeStripe]:
+    """A Stripe whose requests all have to fit the library's parameter types."""
+    async with FakeStripe() as fake:
+        yield fake
+        assert fake.violations == []
+
+
+@pytest.fixture
+async def provider(fake: FakeStripe) -> AsyncIterator[StripeProvider]:
+    provider = StripeType(fake.url).connect({"secretKey": SECRET_KEY, "webhookSecret": WEBHOOK_SECRET})
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the waits to a tenth, for tests about what happens at their end."""
+    monkeypatch.setattr(stripe_calls, "BUDGET_S", 0.75)
+    monkeypatch.setattr(stripe_calls, "CONNECT_S", 0.2)
+    monkeypatch.setattr(ledger_stripe, "ATTEMPT_S", 0.4)
+    monkeypatch.setattr(stripe_calls, "_FIRST_PAUSE_S", 0.02)
