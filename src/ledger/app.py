@@ -84,7 +84,12 @@ def api_document() -> dict[str, object]:
     return openapi_document(all_operations(), version=APP_VERSION)
 
 
-<<<<<<< HEAD
+@cache
+def encoded_api_document() -> bytes:
+    """The same as it is served. It takes a tenth of a second to write, and does not change while a process lives."""
+    return msgspec.json.encode(api_document())
+
+
 def provider_registry(settings: Settings) -> ProviderRegistry:
     """The kinds of providers there are."""
     return ProviderRegistry([StripeType(api_base=settings.stripe_api_base), ManualType()])
@@ -102,17 +107,6 @@ async def current_manifest(database: Database, registry: ProviderRegistry) -> Ma
         # What was paid through a connection can be refunded there, whatever is active now.
         capabilities.add(Capability.REFUNDS)
     return build_manifest(app_version=APP_VERSION, capabilities=capabilities)
-=======
-@cache
-def encoded_api_document() -> bytes:
-    """The same as it is served. It takes a tenth of a second to write, and does not change while a process lives."""
-    return msgspec.json.encode(api_document())
-
-
-async def current_manifest() -> Mapping[str, object]:
-    """The manifest for what Ledger can do just now."""
-    return build_manifest(app_version=APP_VERSION)
->>>>>>> main
 
 
 def build_services(
