@@ -67,5 +67,3 @@ async def start_ledger(database_url: str, tmp_path: Path, lanyard: FakeLanyard) 
 async def ledger(start_ledger: StartLedger) -> Installation:
     """A running Ledger."""
     return await start_ledger()
-
-

@@ -84,5 +84,7 @@ async def test_money_recorded_by_hand_cannot_be_sent_back_by_ledger(ledger: Inst
     refused = await ledger.staff.post(f"/api/invoices/{invoice['id']}/refund")
     assert refused.status == 400
     assert "recorded by hand" in refused.error
-    labels = [each["label"] for each in (await ledger.staff.get(f"/api/invoices/{invoice['id']}/actions")).body["actions"]]
+    labels = [
+        each["label"] for each in (await ledger.staff.get(f"/api/invoices/{invoice['id']}/actions")).body["actions"]
+    ]
     assert "Refund" not in labels

@@ -38,7 +38,9 @@ async def test_a_provider_is_added_filled_in_and_activated(ledger: Installation)
     assert listed.body["rows"] == [{"id": provider_id, "name": "Our bank", "type": "manual", "status": "Active"}]
     shown = (await ledger.staff.get(f"/api/providers/{provider_id}")).fields()
     assert (shown["name"], shown["type"], shown["active"]) == ("Our bank", "manual", True)
-    labels = [each["label"] for each in (await ledger.staff.get(f"/api/providers/{provider_id}/actions")).body["actions"]]
+    labels = [
+        each["label"] for each in (await ledger.staff.get(f"/api/providers/{provider_id}/actions")).body["actions"]
+    ]
     assert labels == ["Deactivate", "Test connection"]
 
 

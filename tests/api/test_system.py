@@ -1,9 +1,9 @@
 """What other programs ask about Ledger itself, and what every answer carries."""
 
+from ledger.system.store import upsert_worker
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from ledger.app import APP_VERSION, all_operations
-from ledger.system.store import upsert_worker
 from tests.conftest import StartLedger
 from tests.installation import USER, Answer, Client, Installation, free_port
 

@@ -147,4 +147,4 @@ async def _postpone(database: Database, *, event_id: str, error: LedgerError) ->
             applied_at=None,
             next_try_at=None if gives_up else next_look(now=tx.now, looks=event.attempts + 1),
         )
-    log.warning("event not applied", event=event_id, type=event.type, reason=type(error).__name__)
+    log.warning("event not applied", id=event_id, type=event.type, reason=type(error).__name__)
