@@ -80,12 +80,18 @@ BOOKS = (
         """
         select i.number from invoice i
         left join (
-            select invoice_id, count(*) as payments, sum(amount_minor) as paid from payment group by invoice_id
+            select p.invoice_id, count(*) as payments, sum(p.amount_minor) as paid,
+                sum(coalesce((
+                    select sum(r.amount_minor) from refund r where r.payment_id = p.id and r.status = 'succeeded'
+                ), 0)) as refunded
+            from payment p group by p.invoice_id
         ) p on p.invoice_id = i.id
         where i.status <> case
             when i.cancelled_at is not null then 'cancelled'
+            when coalesce(p.payments, 0) > 0 and p.paid >= i.total_minor and p.paid > 0 and p.refunded >= p.paid
+                then 'refunded'
             when coalesce(p.payments, 0) > 0 and p.paid >= i.total_minor then 'paid'
-            when i.status = 'failed' and coalesce(p.paid, 0) = 0 then 'failed'
+            when i.failed_at is not null and coalesce(p.paid, 0) <= coalesce(p.refunded, 0) then 'failed'
             else 'pending'
         end
         """,
@@ -96,6 +102,23 @@ BOOKS = (
         select number from invoice
         where (status in ('paid', 'refunded') and paid_at is null)
             or (status in ('pending', 'failed') and paid_at is not null)
+        """,
+    ),
+    (
+        "more was refunded of {names} than was paid",
+        """
+        select i.number from payment p join invoice i on i.id = p.invoice_id join refund r on r.payment_id = p.id
+        where r.status <> 'failed'
+        group by p.id, i.number, p.amount_minor having sum(r.amount_minor) > p.amount_minor
+        """,
+    ),
+    (
+        "a checkout of {names} was paid, and there is no payment for it",
+        """
+        select i.number from checkout c join invoice i on i.id = c.invoice_id
+        where c.status = 'paid' and not exists (
+            select from payment p where p.invoice_id = c.invoice_id and p.connection_id = c.connection_id
+        )
         """,
     ),
     (

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         ("migrate", _migrate, "bring the database to this version's schema; safe from several machines at once"),
         ("check", _check, "check settings, database, migrations, Lanyard and the books; exit 1 with what is wrong"),
         ("openapi", _openapi, "print the OpenAPI document"),
+        ("rotate-key", _rotate_key, "seal stored secrets anew with ENCRYPTION_KEY; can run while Ledger serves"),
     ):
         described = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         described.set_defaults(command=command)
@@ -168,6 +169,24 @@ def _check(_parsed: argparse.Namespace) -> int:
         return _FAILED
     asked = "database, migrations, Lanyard" if settings.identity == "lanyard" else "database, migrations"
     _say(f"Everything is in order: {asked} and the books.")
+    return 0
+
+
+def _rotate_key(_parsed: argparse.Namespace) -> int:
+    _, settings = _read_settings(needs_database=True)
+    from ledger.rotation import KeyUnknown, rotate_stored_secrets
+
+    try:
+        rotated = asyncio.run(rotate_stored_secrets(settings))
+    except KeyUnknown as error:
+        raise CommandFailed(str(error)) from error
+    except OSError as error:
+        raise CommandFailed("The database does not answer: check DATABASE_URL and the server.") from error
+    _say(
+        f"{rotated} secrets were sealed anew. ENCRYPTION_KEY_PREVIOUS is not needed any more."
+        if rotated
+        else "Every secret is sealed with ENCRYPTION_KEY already."
+    )
     return 0
 
 

@@ -4,8 +4,11 @@ Set ENCRYPTION_KEY to the new key and ENCRYPTION_KEY_PREVIOUS to the old one, re
 what is stored meanwhile. When it is done, the previous key is not needed any more.
 """
 
-from ledger.crypto import Vault
-from ledger.database.transaction import Actor, AuditEntry, Database
+from ledger.clock import SystemClock
+from ledger.crypto import SealBroken, Vault
+from ledger.database.transaction import AuditEntry, Database
+from ledger.ids import TimeOrderedIds
+from ledger.settings import Settings
 
 # Every column that holds a sealed secret; a test compares this with the schema.
 SEALED_COLUMNS = (
@@ -13,6 +16,26 @@ SEALED_COLUMNS = (
     ("provider_connection", "settings_sealed"),
 )
 ROWS_AT_ONCE = 100
+
+
+class KeyUnknown(Exception):
+    """A stored secret was sealed with a key that is not configured; the message says what to do."""
+
+
+async def rotate_stored_secrets(settings: Settings) -> int:
+    """The same for the command line: opens the database, and closes it. Raises `KeyUnknown`."""
+    previous = settings.encryption_key_previous
+    vault = Vault(settings.encryption_key.reveal(), previous.reveal() if previous else None)
+    database = Database(settings.require_database_url(), pool_size=2, clock=SystemClock(), ids=TimeOrderedIds())
+    await database.open()
+    try:
+        return await rotate_key(database, vault)
+    except SealBroken as error:
+        raise KeyUnknown(
+            f"Nothing more was sealed anew, because {error}: set ENCRYPTION_KEY_PREVIOUS to the key before this one."
+        ) from error
+    finally:
+        await database.close()
 
 
 async def rotate_key(database: Database, vault: Vault) -> int:
@@ -46,7 +69,7 @@ async def _rotate_column(database: Database, vault: Vault, *, table: str, column
 
 async def _rotate_row(database: Database, vault: Vault, *, table: str, column: str, row_id: str) -> int:
     """Seals one secret anew, locked, so that a change by staff in the same moment is not lost."""
-    async with database.transaction(Actor(kind="cli", name="rotate-key")) as tx:
+    async with database.transaction_by(kind="cli", name="rotate-key") as tx:
         sealed = await tx.connection.fetchval(f"select {column} from {table} where id::text = $1 for update", row_id)
         if sealed is None or vault.is_current(sealed):
             return 0
