@@ -1,5 +1,7 @@
 """`…/epc-qr.png` and `.svg`: the code a banking app reads to fill in a transfer (EPC069-12)."""
 
+import asyncio
+
 from ledger.database.transaction import Connection
 from ledger.errors import NotFound
 from ledger.invoices.payment_view import open_amount_minor, read_payment_view, transfer_account
@@ -20,6 +22,7 @@ async def _text(call: Call[NoBody, NoQuery], connection: Connection, invoice: In
     account = transfer_account(view, invoice, facts)
     if account is None:
         raise NotFound("QR code")
+    # Drawing takes some milliseconds of computing, hence the threads below.
     return epc_text(
         account,
         amount_minor=open_amount_minor(invoice, facts),
@@ -50,7 +53,7 @@ async def _text_for_owner(call: Call[NoBody, NoQuery]) -> str:
     description=_DESCRIPTION,
 )
 async def show_code_png(call: Call[NoBody, NoQuery]) -> Reply:
-    return Reply(content=epc_png(await _text_for_staff(call)), media_type=PNG)
+    return Reply(content=await asyncio.to_thread(epc_png, await _text_for_staff(call)), media_type=PNG)
 
 
 @reads(
@@ -63,7 +66,7 @@ async def show_code_png(call: Call[NoBody, NoQuery]) -> Reply:
     description=_DESCRIPTION,
 )
 async def show_code_svg(call: Call[NoBody, NoQuery]) -> Reply:
-    return Reply(content=epc_svg(await _text_for_staff(call)), media_type=SVG)
+    return Reply(content=await asyncio.to_thread(epc_svg, await _text_for_staff(call)), media_type=SVG)
 
 
 @reads(
@@ -76,7 +79,7 @@ async def show_code_svg(call: Call[NoBody, NoQuery]) -> Reply:
     description=_DESCRIPTION,
 )
 async def show_my_code_png(call: Call[NoBody, NoQuery]) -> Reply:
-    return Reply(content=epc_png(await _text_for_owner(call)), media_type=PNG)
+    return Reply(content=await asyncio.to_thread(epc_png, await _text_for_owner(call)), media_type=PNG)
 
 
 @reads(
@@ -89,7 +92,7 @@ async def show_my_code_png(call: Call[NoBody, NoQuery]) -> Reply:
     description=_DESCRIPTION,
 )
 async def show_my_code_svg(call: Call[NoBody, NoQuery]) -> Reply:
-    return Reply(content=epc_svg(await _text_for_owner(call)), media_type=SVG)
+    return Reply(content=await asyncio.to_thread(epc_svg, await _text_for_owner(call)), media_type=SVG)
 
 
 operations = [show_code_png, show_code_svg, show_my_code_png, show_my_code_svg]

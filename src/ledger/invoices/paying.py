@@ -193,7 +193,8 @@ async def _wanted_payment(
             ),
         ),
         payment_reference=invoice.payment_reference,
-        due_at=invoice.due_at,
+        # The day it is due is a day where the books are kept.
+        due_at=None if invoice.due_at is None else invoice.due_at.astimezone(settings.timezone),
         success_url=f"{back_url}?paid=1",
         cancel_url=back_url,
     )
