@@ -1,4 +1,4 @@
-"""A whole Ledger for a test: real PostgreSQL, the real application behind real HTTP, a fake Lanyard, a clock by hand."""
+"""A whole Ledger for a test: real PostgreSQL, the application behind real HTTP, a fake Lanyard, a clock by hand."""
 
 import asyncio
 import contextlib
@@ -203,7 +203,7 @@ async def serving(app: Litestar, *, port: int) -> AsyncIterator[str]:
         await _wait_until_served(url, running)
         yield url
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait_for(running, timeout=10)
 
 

@@ -207,7 +207,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None, ids: Ids | Non
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        lanyard = None if settings.identity == "standalone" else build_lanyard(settings)
+        lanyard = build_lanyard(settings)
         services = build_services(settings, lanyard=lanyard, clock=clock, ids=ids)
         app.state.services = services
         await services.database.open()

@@ -252,6 +252,16 @@ async def test_amounts_reach_their_limits_exactly(ledger: Installation) -> None:
     assert (over.status, list(over.refused())) == (400, ["items"])
 
 
+async def test_whom_lanyard_does_not_know_can_be_billed_without_asking_it(ledger: Installation) -> None:
+    asked = len(ledger.lanyard.calls_to("/users/"))
+
+    answer = await ledger.shop.post("/api/invoices", {"userId": "nobody-has-this-id-01", "items": [item(1)]})
+
+    assert answer.status == 201
+    assert len(ledger.lanyard.calls_to("/users/")) == asked
+    assert cells(await ledger.staff.get("/api/invoices"), "user") == ["nobody-h…"]
+
+
 async def test_the_number_carries_the_year_where_the_books_are_kept(start_ledger: StartLedger) -> None:
     berlin = await start_ledger(LEDGER_TIMEZONE="Europe/Berlin")
     assert (await berlin.create_invoice()).body["invoiceNumber"] == "INV-2026-0001"

@@ -93,7 +93,7 @@ async def test_a_total_is_exact_up_to_ten_thousand_and_then_says_that_there_is_m
 
 
 async def test_invoices_are_narrowed_to_a_status(ledger: Installation) -> None:
-    ids = [(await ledger.create_invoice(dueDate=due)).body["id"] for due in ("2026-03-15", "2026-03-16", None, None)]
+    ids = [(await ledger.create_invoice(dueDate=due)).body["id"] for due in ("2026-03-14", "2026-03-15", None, None)]
     await ledger.staff.post(f"/api/invoices/{ids[2]}/mark-paid")
     await ledger.staff.post(f"/api/invoices/{ids[3]}/cancel")
 
@@ -104,8 +104,25 @@ async def test_invoices_are_narrowed_to_a_status(ledger: Installation) -> None:
     # Overdue is no state: the row says pending.
     assert await numbers(ledger, "status=overdue") == [1]
     assert cells(await ledger.staff.get("/api/invoices?status=overdue"), "status") == ["pending"]
-    ledger.clock.move(timedelta(days=1))
-    assert await numbers(ledger, "status=overdue") == [2, 1]
+
+
+async def test_an_invoice_is_overdue_once_its_due_day_or_its_due_time_is_over(ledger: Installation) -> None:
+    await ledger.create_invoice(dueDate="2026-03-15")
+    await ledger.create_invoice(dueDate="2026-03-15T12:00:00Z")
+    await ledger.create_invoice(dueDate="2026-03-13T12:00:00Z")
+
+    async def overdue_at(moment: str) -> list[object]:
+        ledger.clock.move(datetime.fromisoformat(moment) - ledger.clock.now())
+        found = await numbers(ledger, "status=overdue")
+        stats = (await ledger.staff.get("/api/overview/stats")).body["stats"]
+        assert next(stat["value"] for stat in stats if stat["key"] == "overdue").startswith(str(len(found)))
+        return found
+
+    assert await overdue_at("2026-03-15T12:00:00Z") == [3]
+    assert await overdue_at("2026-03-15T12:00:00.000001Z") == [3, 2]
+    # Who was given a date has the whole day.
+    assert await overdue_at("2026-03-15T23:59:59.999999Z") == [3, 2]
+    assert await overdue_at("2026-03-16T00:00:00Z") == [3, 2, 1]
 
 
 async def test_invoices_are_narrowed_to_a_user(ledger: Installation) -> None:
@@ -156,6 +173,8 @@ async def test_what_is_a_wildcard_elsewhere_is_taken_literally(ledger: Installat
 
     for text in ("%", "_", "INV_2026", "INV-2026-%", "\\", "'", '"', "1'; drop table invoice; --", "*", "²"):
         assert await numbers(ledger, f"q={quote(text)}") == [], text
+    # Bytes that are no text, and half a character.
+    assert await numbers(ledger, "q=%ff") == await numbers(ledger, "q=%ED%A0%80") == []
     assert await numbers(ledger, "q=inv-2026-0001") == [1]
 
 

@@ -1,13 +1,16 @@
 """What other programs ask about Ledger itself, and what every answer carries."""
 
-from ledger.system.store import upsert_worker
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
 from ledger.app import APP_VERSION, all_operations
+from ledger.database.installation import upsert_worker
+from ledger.web.operation import PUBLIC
 from tests.conftest import StartLedger
 from tests.installation import USER, Answer, Client, Installation, free_port
 
 UNKNOWN = "0199c0de-0000-7000-8000-000000000001"
+# Stripe proves itself by a signature.
+SIGNED = {"/api/webhooks/stripe", "/api/webhooks/stripe/{providerId}", "/api/webhooks/stripe/{id}"}
 TOKEN = "scrape-me-0123456789"
 
 
@@ -197,6 +200,12 @@ async def test_an_unknown_path_is_not_found_by_anybody(ledger: Installation) -> 
         answer = await caller.get("/api/nothing")
         assert answer.status == 404
         assert answer.error == "There is nothing at this path; the API is described at /api/openapi"
+
+
+def test_only_these_operations_are_answered_to_anybody() -> None:
+    public = {operation.path for operation in all_operations() if operation.callers & PUBLIC}
+
+    assert public - SIGNED == {"/api/health", "/api/ready", "/api/openapi"}
 
 
 async def test_nobody_proven_is_turned_away_and_told_how_to_come_back(ledger: Installation) -> None:

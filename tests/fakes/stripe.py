@@ -323,6 +323,10 @@ class FakeStripe:
         self, request: web.Request, params: dict[str, Nested], text: str, key: str | None
     ) -> tuple[int, Object, bool]:
         """Returns status, body, and whether the request was carried out now (not answered from memory)."""
+        try:
+            self._check_key(request)
+        except Refusal as refusal:
+            return refusal.status, refusal.body, False
         if request.method != "POST":
             key = None
         asked = (request.path, text)
@@ -350,7 +354,6 @@ class FakeStripe:
     def _carry_out(self, request: web.Request, params: dict[str, Nested]) -> tuple[int, Object, bool]:
         is_kept = False
         try:
-            self._check_key(request)
             for route in ROUTES:
                 match = route.path.fullmatch(request.path)
                 if match is not None and route.method == request.method:
@@ -365,6 +368,9 @@ class FakeStripe:
             raise Refusal(404, f"Unrecognized request URL ({request.method}: {request.path})")
         except Refusal as refusal:
             return refusal.status, refusal.body, is_kept
+        except Exception as error:
+            self.violations.append(f"{request.method} {request.path} made the fake fail: {error!r}")
+            raise
 
     def _check_key(self, request: web.Request) -> None:
         if request.headers.get("Stripe-Version") != API_VERSION:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import asyncpg
@@ -62,17 +63,19 @@ class OwnPostgres:
 
 
 @pytest.fixture
-async def postgres(tmp_path: Path) -> AsyncIterator[OwnPostgres]:
+async def postgres() -> AsyncIterator[OwnPostgres]:
     """A migrated database on a server of its own."""
-    server = OwnPostgres(tmp_path / "postgres")
-    await server.start()
-    try:
-        await migrate(server.url)
-        yield server
-    finally:
-        with suppress(OSError):
-            server.signal(signal.SIGCONT)
-        await server.stop()
+    # Not below pytest's directories: each start of pytest closes those to the account that PostgreSQL runs as.
+    with TemporaryDirectory(prefix="ledger-test-", ignore_cleanup_errors=True) as directory:
+        server = OwnPostgres(Path(directory))
+        await server.start()
+        try:
+            await migrate(server.url)
+            yield server
+        finally:
+            with suppress(OSError):
+                server.signal(signal.SIGCONT)
+            await server.stop()
 
 
 class Booking:
@@ -118,8 +121,7 @@ class Booking:
             return False
         self.statuses[answer.status] += 1
         if answer.status != 201:
-            assert answer.status in (409, 503, 504), answer.content
-            assert "Retry-After" in answer.headers
+            assert "Retry-After" in answer.headers or answer.status == 500
             await asyncio.sleep(0.05)
             return False
         self.acknowledged[answer.body["id"]] = answer.body["invoiceNumber"]
@@ -149,6 +151,8 @@ async def test_d1_no_acknowledged_invoice_is_lost_when_api_or_postgresql_is_kill
             assert took_s < SERVING_AGAIN_S
         booking.stop()
         await clients
+        assert [line["exception"] for line in ledger.events("request failed")] == []
+    assert set(booking.statuses) <= {0, 201, 409, 503, 504}
     assert await faults_in_books(postgres.url) == {}
     issued = await issued_numbers(postgres.url)
     assert booking.acknowledged.items() <= issued.items()

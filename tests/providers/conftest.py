@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ledger.providers import stripe as ledger_stripe
 from ledger.providers import stripe_calls
 from ledger.providers.stripe import StripeProvider, StripeType
 from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
@@ -36,5 +35,5 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens the waits to a tenth, for tests about what happens at their end."""
     monkeypatch.setattr(stripe_calls, "BUDGET_S", 0.75)
     monkeypatch.setattr(stripe_calls, "CONNECT_S", 0.2)
-    monkeypatch.setattr(ledger_stripe, "ATTEMPT_S", 0.4)
+    monkeypatch.setattr(stripe_calls, "ATTEMPT_S", 0.4)
     monkeypatch.setattr(stripe_calls, "_FIRST_PAUSE_S", 0.02)

@@ -9,21 +9,18 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from ledger.errors import CapabilityMissing
 from ledger.payments.reference import creditor_reference, format_reference
 from ledger.providers.contract import (
     BankAccount,
     Capability,
     Instructions,
-    Payer,
-    PaymentLine,
     Provider,
     ProviderType,
     SettingsRefused,
     WantedPayment,
-    WantedRefund,
 )
 from ledger.providers.manual import ManualProvider, ManualType
+from tests.providers.wanted import wanted_payment
 
 TRANSFER = {
     "paymentMethod": "iban",
@@ -32,20 +29,11 @@ TRANSFER = {
     "ibanBank": "Musterbank, COBADEFFXXX",
 }
 CASH = {"paymentMethod": "cash"}
-WANTED = WantedPayment(
-    intent_id="019a7b2c-0000-7000-8000-000000000001",
+WANTED = wanted_payment(
     invoice_id="019a7b2c-0000-7000-8000-000000000002",
     invoice_number="INV-2026-0001",
-    amount_minor=5950,
-    currency="EUR",
-    lines=(PaymentLine(description="Membership", unit_price_minor=5000, quantity=1),),
-    tax_minor=950,
-    tax_label="VAT",
-    payer=Payer(person_id=7),
     payment_reference=creditor_reference("INV-2026-0001"),
     due_at=datetime(2026, 11, 30, tzinfo=UTC),
-    success_url="https://dashboard.example/ledger/my/invoices/x",
-    cancel_url="https://dashboard.example/ledger/my/invoices/x",
 )
 
 
@@ -90,12 +78,6 @@ def test_its_settings_are_the_published_ones_and_none_is_a_secret() -> None:
     ]
     assert [value for value, _ in fields[0].options] == ["iban", "cash", "custom"]
     assert not any(field.is_secret for field in fields)
-
-
-async def test_it_sends_no_money_back() -> None:
-    wanted = WantedRefund(intent_id="1", payment_remote_id="2", amount_minor=1, currency="EUR", reason=None)
-    with pytest.raises(CapabilityMissing, match="cannot send money back"):
-        await ManualType().connect(CASH).refund(wanted)
 
 
 # Settings

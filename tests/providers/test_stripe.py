@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from ledger.providers import stripe as ledger_stripe
 from ledger.providers.contract import (
     CheckoutState,
     Payer,
@@ -227,17 +228,19 @@ class TestLookingUpACheckout:
         state = await provider.look_up_checkout(intent_id="-", remote_id=checkout.remote_id)
         assert state == CheckoutState(status="failed")
 
-    async def test_without_its_id_it_is_found_among_many(self, provider: StripeProvider, fake: FakeStripe) -> None:
+    async def test_without_its_id_it_is_found_among_many(
+        self, provider: StripeProvider, fake: FakeStripe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_stripe, "_PAGE", 10)
         wanted = wanted_payment()
         checkout = await provider.start_payment(wanted)
-        for _ in range(130):
-            await provider.start_payment(
-                wanted_payment(payer=Payer(person_id=7, remote_id=checkout.customer_remote_id))
-            )
+        payer = Payer(person_id=7, remote_id=checkout.customer_remote_id)
+        for _ in range(25):
+            await provider.start_payment(wanted_payment(payer=payer))
         fake.forget_keys()
         state = await provider.look_up_checkout(intent_id=wanted.intent_id, remote_id=None)
         assert state == CheckoutState(status="open", checkout=checkout)
-        assert len(fake.requests_to("/sessions$", "GET")) == 2
+        assert len(fake.requests_to("/sessions$", "GET")) == 3
 
     async def test_what_never_was_is_unknown(self, provider: StripeProvider, fake: FakeStripe) -> None:
         await provider.start_payment(wanted_payment())
@@ -311,14 +314,18 @@ class TestRefunds:
         state = await provider.refund(wanted_refund(await paid(fake, provider), 100))
         assert (state.status, state.failure) == ("failed", "The refund did not arrive: it was cancelled")
 
-    async def test_without_its_id_it_is_found_among_many(self, provider: StripeProvider, fake: FakeStripe) -> None:
+    async def test_without_its_id_it_is_found_among_many(
+        self, provider: StripeProvider, fake: FakeStripe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_stripe, "_PAGE", 10)
         payment = await paid(fake, provider)
         wanted = wanted_refund(payment, 100)
         state = await provider.refund(wanted)
-        for _ in range(58):
+        for _ in range(25):
             await provider.refund(wanted_refund(payment, 100))
         fake.forget_keys()
         assert await provider.look_up_refund(wanted, remote_id=None) == state
+        assert len(fake.requests_to("/refunds$", "GET")) == 3
 
     async def test_what_never_was_is_unknown(self, provider: StripeProvider, fake: FakeStripe) -> None:
         unknown = RefundState(status="unknown")

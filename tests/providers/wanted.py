@@ -40,7 +40,8 @@ def wanted_payment(
 def one_line(amount_minor: int, currency: str, **changes: object) -> WantedPayment:
     """A payment of a single line without tax."""
     lines = (PaymentLine(description="Membership", unit_price_minor=amount_minor, quantity=1),)
-    return wanted_payment(currency=currency, tax_minor=0, amount_minor=amount_minor, lines=lines, **changes)
+    wanted = wanted_payment(currency=currency, tax_minor=0, amount_minor=amount_minor, lines=lines)
+    return msgspec.structs.replace(wanted, **changes)
 
 
 def wanted_refund(payment_remote_id: str, amount_minor: int, currency: str = "EUR") -> WantedRefund:

@@ -32,7 +32,7 @@ from ledger.invoices.rules import (
 
 PENDING, PAID, FAILED, CANCELLED, REFUNDED = InvoiceStatus
 
-DUE = datetime(2026, 5, 1, tzinfo=UTC)
+DUE = datetime(2026, 5, 1, 18, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
@@ -182,6 +182,14 @@ def test_only_a_pending_invoice_is_overdue_once_its_due_date_is_past(state: Invo
     assert not is_overdue(state, DUE, DUE)
     assert not is_overdue(state, DUE, DUE - SECOND)
     assert not is_overdue(state, None, DUE + SECOND)
+
+
+def test_a_due_date_without_a_time_lasts_the_whole_day() -> None:
+    midnight = datetime(2026, 5, 1, tzinfo=UTC)
+    for due in (midnight, midnight.astimezone(ZoneInfo("Europe/Berlin"))):
+        assert not is_overdue(PENDING, due, midnight + timedelta(hours=23, minutes=59, seconds=59))
+        assert is_overdue(PENDING, due, midnight + timedelta(days=1))
+    assert not is_overdue(PENDING, datetime(9999, 12, 31, tzinfo=UTC), midnight)
 
 
 # What may be done in which state

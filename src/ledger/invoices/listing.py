@@ -31,6 +31,14 @@ class Figure(msgspec.Struct, frozen=True):
     total_minor: int
 
 
+def is_overdue_sql(*, now: str) -> str:
+    """The condition that `rules.is_overdue` is, for rows of `invoice i`; `now` is the placeholder of the time."""
+    return (
+        f"(i.status = 'pending' and i.due_at < {now} "
+        f"and (i.due_at <= {now} - interval '1 day' or i.due_at <> date_trunc('day', i.due_at, 'UTC')))"
+    )
+
+
 def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
     """The `where` of a filter; the values are appended in the order of their placeholders."""
 
@@ -42,7 +50,7 @@ def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
     if wanted.status is not None:
         conditions.append(f"i.status = {placed(wanted.status)}")
     if wanted.overdue_at is not None:
-        conditions.append(f"i.status = 'pending' and i.due_at < {placed(wanted.overdue_at)}")
+        conditions.append(is_overdue_sql(now=placed(wanted.overdue_at)))
     if wanted.user_id is not None:
         conditions.append(f"i.person_id = (select id from person where lanyard_user_id = {placed(wanted.user_id)})")
     if wanted.created_from is not None:
@@ -109,14 +117,14 @@ async def list_paid_minor(connection: Connection, *, invoice_ids: Sequence[str])
     return {str(row["invoice_id"]): row["paid"] for row in rows}
 
 
-async def sum_open(connection: Connection, *, due_before: datetime | None) -> list[Figure]:
-    """Open invoices (with `due_before`: only pending ones due before) per currency, and what is still owed on them."""
+async def sum_open(connection: Connection, *, overdue_at: datetime | None) -> list[Figure]:
+    """Open invoices (with `overdue_at`: only those overdue then) per currency, and what is still owed on them."""
     rows = await connection.fetch(
-        """
+        f"""
         with wanted as (
-            select id, currency, total_minor from invoice
-            where status in ('pending', 'failed')
-                and ($1::timestamptz is null or (status = 'pending' and due_at < $1))
+            select i.id, i.currency, i.total_minor from invoice i
+            where i.status in ('pending', 'failed')
+                and ($1::timestamptz is null or {is_overdue_sql(now="$1")})
         ), arrived as (
             select wanted.currency, sum(payment.amount_minor) as paid_minor
             from wanted join payment on payment.invoice_id = wanted.id
@@ -126,7 +134,7 @@ async def sum_open(connection: Connection, *, due_before: datetime | None) -> li
         from wanted left join arrived using (currency)
         group by currency order by 3 desc
         """,
-        due_before,
+        overdue_at,
     )
     return [Figure(*row.values()) for row in rows]
 

@@ -16,8 +16,8 @@ async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
     local = now.astimezone(call.services.settings.timezone)
     month = local.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with call.database.connection() as connection:
-        still_open = await sum_open(connection, due_before=None)
-        overdue = await sum_open(connection, due_before=now)
+        still_open = await sum_open(connection, overdue_at=None)
+        overdue = await sum_open(connection, overdue_at=now)
         received = await sum_received(connection, since=month)
     return Stats(
         stats=[

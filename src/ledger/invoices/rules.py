@@ -4,7 +4,7 @@ Everything here is pure: amounts are integers in minor units, the time is handed
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, time
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -261,8 +261,15 @@ def open_minor(*, status: InvoiceStatus, total_minor: int, paid_minor: int, refu
 
 
 def is_overdue(status: InvoiceStatus, due_at: datetime | None, now: datetime) -> bool:
-    """Tells whether the invoice is pending past its due date; without a due date it never is."""
-    return status is InvoiceStatus.PENDING and due_at is not None and now > due_at
+    """Tells whether the invoice is pending past its due date; without a due date it never is.
+
+    A due date that came without a time is kept as its midnight in UTC, and the whole day is in time.
+    `listing.is_overdue_sql` says the same to the database.
+    """
+    if status is not InvoiceStatus.PENDING or due_at is None:
+        return False
+    due = due_at.astimezone(UTC)
+    return now > (datetime.combine(due, time.max, UTC) if due.time() == time.min else due)
 
 
 # What may be done in which state

@@ -6,9 +6,25 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.transaction import Actor, Connection
 from ledger.errors import NotFound
-from ledger.invoices.rules import InvoiceDraft, InvoiceStatus
+from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series
+from ledger.payments.reference import creditor_reference, reference_prefix
+
+
+class UnnumberedInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A draft with all it needs to be issued but its number. `actor` is who asked for it."""
+
+    id: str
+    event_id: str
+    person_id: int
+    actor: Actor
+    created_by_service: str | None
+    draft: InvoiceDraft
+    tax_label: str
+    due_at: datetime | None
+    notes: str | None
+    metadata: dict[str, str] | None
 
 
 class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,16 +33,8 @@ class IssuedInvoice(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     number: str
     series: str
-    series_number: int
-    person_id: int
-    created_by_service: str | None
     status: InvoiceStatus
     draft: InvoiceDraft
-    tax_label: str
-    due_at: datetime | None
-    notes: str | None
-    metadata: dict[str, str] | None
-    payment_reference: str
     issued_at: datetime
 
 
@@ -108,66 +116,95 @@ def invoice_of_row(row: asyncpg.Record) -> Invoice:
     )
 
 
-async def take_numbers(connection: Connection, *, series: str, count: int, now: datetime) -> tuple[int, datetime]:
-    """Takes `count` consecutive numbers and returns the first, with the time of issue.
-
-    The counter's row stays locked until the transaction ends, so numbers are committed in order and a rollback gives
-    them back. The time of issue only grows within a series, whatever the machines' clocks say.
-    """
-    row = await connection.fetchrow(
-        """
+# Everything that issuing leaves behind, in one statement, because each further round trip would keep the counter
+# locked for longer. Numbers are written as `invoice_number` has them, references as `creditor_reference` has them,
+# and the time of issue only grows within a series, whatever the machines' clocks say.
+_ISSUE = """
+    with taken as (
         insert into counter (series, last_number, last_issued_at) values ($1, $2, $3)
         on conflict (series) do update set
             last_number = counter.last_number + excluded.last_number,
             last_issued_at = greatest(counter.last_issued_at + interval '1 microsecond', excluded.last_issued_at)
-        returning last_number, last_issued_at
-        """,
-        series,
-        count,
-        now,
+        returning last_number - $2 as before, last_issued_at as issued_at
+    ), numbered as materialized (
+        select wanted.*, taken.issued_at, taken.before + place as series_number, $1 || '-' || counted as number,
+            'RF' || lpad((98 - ($34 || counted || '271500')::numeric % 97)::text, 2, '0') || $33 || counted
+                as payment_reference
+        from taken, unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::text[],
+            $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::timestamptz[], $17::text[],
+            $18::jsonb[], $19::jsonb[]) with ordinality
+            as wanted (id, event_id, person_id, actor_kind, actor_person_id, actor_name, created_by_service,
+                currency, subtotal_minor, tax_minor, total_minor, tax_label, due_at, notes, metadata, event_data,
+                place),
+            lateral lpad(
+                (taken.before + place)::text, greatest(4, length((taken.before + place)::text)), '0'
+            ) as counted
+    ), issued as (
+        insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
+            subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata, payment_reference,
+            created_at)
+        select id, number, $1, series_number, person_id, created_by_service, currency,
+            subtotal_minor, tax_minor, total_minor, tax_label, $20, due_at, notes, metadata, payment_reference,
+            issued_at
+        from numbered
+    ), lines as (
+        insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor,
+            tax_rate_bp, product_id)
+        select * from unnest($21::uuid[], $22::int[], $23::text[], $24::bigint[], $25::bigint[], $26::bigint[],
+            $27::int[], $28::uuid[])
+    ), shares as (
+        insert into invoice_tax (invoice_id, rate_bp, net_minor, tax_minor)
+        select * from unnest($29::uuid[], $30::int[], $31::bigint[], $32::bigint[])
+    ), audited as (
+        insert into audit_entry
+            (action, entity_type, entity_id, actor_kind, actor_person_id, actor_name, details, created_at)
+        select 'invoice.created', 'invoice', id::text, actor_kind, actor_person_id, actor_name,
+            jsonb_build_object('number', number), issued_at
+        from numbered order by place
+    ), announced as (
+        insert into event (id, type, subject_id, person_id, data, created_at)
+        select event_id, 'invoice.created', id, person_id,
+            event_data || jsonb_build_object('invoiceNumber', number), issued_at
+        from numbered
     )
-    assert row is not None, "an upsert returns its row"
-    return row["last_number"] - count + 1, row["last_issued_at"]
+    select number, series_number, payment_reference, issued_at from numbered order by place
+"""
 
 
-async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedInvoice], issued_at: datetime) -> None:
-    """Stores invoices with their lines and tax shares, all in one statement: the counter is locked meanwhile."""
+async def issue_invoices(
+    connection: Connection, *, year: int, invoices: Sequence[UnnumberedInvoice], now: datetime
+) -> list[IssuedInvoice]:
+    """Numbers invoices consecutively, in their order, and stores them with lines, tax shares, audit entries and events.
+
+    The counter's row stays locked until the transaction ends, so numbers are committed in order and a rollback gives
+    them back.
+    """
+    series = invoice_series(year)
+    prefix = reference_prefix(series)
     lines = [(each.id, position, line) for each in invoices for position, line in enumerate(each.draft.lines, 1)]
     shares = [(each.id, share) for each in invoices for share in each.draft.tax_shares]
-    await connection.execute(
-        """
-        with issued as (
-            insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
-                subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, notes, metadata, payment_reference,
-                created_at)
-            select *, $16::timestamptz from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
-                $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
-                $13::timestamptz[], $14::text[], $15::jsonb[], $29::text[])
-        ), lines as (
-            insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor,
-                tax_rate_bp, product_id)
-            select * from unnest($17::uuid[], $18::int[], $19::text[], $20::bigint[], $21::bigint[], $22::bigint[],
-                $23::int[], $24::uuid[])
-        )
-        insert into invoice_tax (invoice_id, rate_bp, net_minor, tax_minor)
-        select * from unnest($25::uuid[], $26::int[], $27::bigint[], $28::bigint[])
-        """,
+    rows = await connection.fetch(
+        _ISSUE,
+        series,
+        len(invoices),
+        now,
         [each.id for each in invoices],
-        [each.number for each in invoices],
-        [each.series for each in invoices],
-        [each.series_number for each in invoices],
+        [each.event_id for each in invoices],
         [each.person_id for each in invoices],
+        [each.actor.kind for each in invoices],
+        [each.actor.person_id for each in invoices],
+        [each.actor.name for each in invoices],
         [each.created_by_service for each in invoices],
         [each.draft.currency for each in invoices],
         [each.draft.subtotal_minor for each in invoices],
         [each.draft.tax_minor for each in invoices],
         [each.draft.total_minor for each in invoices],
         [each.tax_label for each in invoices],
-        [each.status.value for each in invoices],
         [each.due_at for each in invoices],
         [each.notes for each in invoices],
         [each.metadata for each in invoices],
-        issued_at,
+        [_event_data(each) for each in invoices],
+        InvoiceStatus.PENDING.value,
         [invoice_id for invoice_id, _, _ in lines],
         [position for _, position, _ in lines],
         [line.description for _, _, line in lines],
@@ -180,7 +217,44 @@ async def insert_invoices(connection: Connection, *, invoices: Sequence[IssuedIn
         [share.rate_bp for _, share in shares],
         [share.net_minor for _, share in shares],
         [share.tax_minor for _, share in shares],
-        [each.payment_reference for each in invoices],
+        prefix.body,
+        prefix.digits,
+    )
+    last = rows[-1]
+    assert last["number"] == invoice_number(year, last["series_number"]), "SQL and rules write numbers alike"
+    assert last["payment_reference"] == creditor_reference(last["number"]), "and references"
+    return [
+        IssuedInvoice(
+            id=invoice.id,
+            number=row["number"],
+            series=series,
+            status=InvoiceStatus.PENDING,
+            draft=invoice.draft,
+            issued_at=row["issued_at"],
+        )
+        for invoice, row in zip(invoices, rows, strict=True)
+    ]
+
+
+def _event_data(invoice: UnnumberedInvoice) -> dict[str, str | int]:
+    """What subscribers get to know, as `actions.invoice_event` has it; the number is added where it is taken."""
+    return {
+        "invoiceId": invoice.id,
+        "status": InvoiceStatus.PENDING.value,
+        "total": invoice.draft.total_minor,
+        "currency": invoice.draft.currency,
+    }
+
+
+async def lock_counter(connection: Connection, *, series: str, now: datetime) -> None:
+    """Waits until no other transaction holds the series, also one that is just beginning it, and holds it."""
+    await connection.execute(
+        """
+        insert into counter (series, last_number, last_issued_at) values ($1, 0, $2)
+        on conflict (series) do update set last_number = counter.last_number
+        """,
+        series,
+        now,
     )
 
 

@@ -19,19 +19,16 @@ import structlog
 from ledger.database.persons import ensure_persons
 from ledger.database.transaction import (
     Actor,
-    AuditEntry,
     Connection,
     Database,
-    NewEvent,
     OutcomeUnknown,
-    Tx,
     is_database_away,
 )
 from ledger.errors import Unavailable
 from ledger.identity import Caller, Person, Service
-from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series, issue_year
-from ledger.invoices.store import IssuedInvoice, insert_invoices, list_states, take_numbers
-from ledger.payments.reference import creditor_reference
+from ledger.ids import Ids
+from ledger.invoices.rules import InvoiceDraft, issue_year
+from ledger.invoices.store import IssuedInvoice, UnnumberedInvoice, issue_invoices, list_states, lock_counter
 from ledger.web import metrics
 from ledger.web.idempotency import Claim, claim_keys, store_answers
 
@@ -191,8 +188,8 @@ class InvoiceWriter:
 
     async def _look_for(self, witness: IssuedInvoice) -> bool:
         async with self._database.atomically() as connection:
-            # Taking no number waits until the lost transaction lets go of the counter: from then on it is decided.
-            await take_numbers(connection, series=witness.series, count=0, now=witness.issued_at)
+            # The lost transaction holds the counter until it is decided.
+            await lock_counter(connection, series=witness.series, now=witness.issued_at)
             return bool(await list_states(connection, invoice_ids=[witness.id]))
 
     async def _store_on(self, connection: Connection, batch: list[_Request], attempt: _Attempt) -> None:
@@ -225,18 +222,18 @@ class InvoiceWriter:
         places: list[int],
         attempt: _Attempt,
     ) -> dict[int, bytes]:
-        count = sum(len(request.wanted) for request in requests)
-        year = issue_year(now, self._zone)
-        first, issued_at = await take_numbers(connection, series=invoice_series(year), count=count, now=now)
-        tx = Tx(connection, now=issued_at, actor=actors[0], ids=self._database.ids)
-        issued = _number(requests, buyers=buyers, year=year, first=first, issued_at=issued_at, tx=tx)
-        attempt.witness = issued[0][0]
-        await insert_invoices(connection, invoices=[each for group in issued for each in group], issued_at=issued_at)
-        for group, actor in zip(issued, actors, strict=True):
-            for invoice in group:
-                _announce(tx, invoice, actor)
-        await tx.flush()
-        answers = {place: request.render(group) for place, request, group in zip(places, requests, issued, strict=True)}
+        unnumbered = [
+            _unnumbered(wanted, request=request, actor=actor, buyers=buyers, ids=self._database.ids)
+            for request, actor in zip(requests, actors, strict=True)
+            for wanted in request.wanted
+        ]
+        issued = await issue_invoices(connection, year=issue_year(now, self._zone), invoices=unnumbered, now=now)
+        attempt.witness = issued[0]
+        answers: dict[int, bytes] = {}
+        taken = 0
+        for place, request in zip(places, requests, strict=True):
+            answers[place] = request.render(issued[taken : taken + len(request.wanted)])
+            taken += len(request.wanted)
         claimed = [
             (actor, request.claim, 201, answers[place])
             for place, request, actor in zip(places, requests, actors, strict=True)
@@ -275,60 +272,20 @@ async def _claim(
     return refused
 
 
-def _number(
-    requests: list[_Request], *, buyers: dict[str, int], year: int, first: int, issued_at: datetime, tx: Tx
-) -> list[list[IssuedInvoice]]:
-    issued: list[list[IssuedInvoice]] = []
-    n = first
-    for request in requests:
-        group: list[IssuedInvoice] = []
-        for wanted in request.wanted:
-            group.append(
-                IssuedInvoice(
-                    id=tx.ids.new(),
-                    number=invoice_number(year, n),
-                    series=invoice_series(year),
-                    series_number=n,
-                    person_id=buyers[wanted.user_id],
-                    created_by_service=request.caller.service_id if isinstance(request.caller, Service) else None,
-                    status=InvoiceStatus.PENDING,
-                    draft=wanted.draft,
-                    tax_label=wanted.tax_label,
-                    due_at=wanted.due_at,
-                    notes=wanted.notes,
-                    metadata=wanted.metadata,
-                    payment_reference=creditor_reference(invoice_number(year, n)),
-                    issued_at=issued_at,
-                )
-            )
-            n += 1
-        issued.append(group)
-    return issued
-
-
-def _announce(tx: Tx, invoice: IssuedInvoice, actor: Actor) -> None:
-    tx.audit(
-        AuditEntry(
-            action="invoice.created",
-            entity_type="invoice",
-            entity_id=invoice.id,
-            details={"number": invoice.number},
-            actor=actor,
-        )
-    )
-    tx.publish(
-        NewEvent(
-            type="invoice.created",
-            subject_id=invoice.id,
-            person_id=invoice.person_id,
-            data={
-                "invoiceId": invoice.id,
-                "invoiceNumber": invoice.number,
-                "status": invoice.status.value,
-                "total": invoice.draft.total_minor,
-                "currency": invoice.draft.currency,
-            },
-        )
+def _unnumbered(
+    wanted: WantedInvoice, *, request: _Request, actor: Actor, buyers: dict[str, int], ids: Ids
+) -> UnnumberedInvoice:
+    return UnnumberedInvoice(
+        id=ids.new(),
+        event_id=ids.new(),
+        person_id=buyers[wanted.user_id],
+        actor=actor,
+        created_by_service=request.caller.service_id if isinstance(request.caller, Service) else None,
+        draft=wanted.draft,
+        tax_label=wanted.tax_label,
+        due_at=wanted.due_at,
+        notes=wanted.notes,
+        metadata=wanted.metadata,
     )
 
 

@@ -9,6 +9,7 @@ Source: ISO 11649:2009; the check digits are those of ISO 7064, MOD 97-10, as in
 """
 
 import re
+from typing import NamedTuple
 
 REFERENCE_CHARACTERS_MAX = 25
 """The longest creditor reference, `RF` and the check digits included."""
@@ -33,6 +34,21 @@ def creditor_reference(invoice_number: str) -> str:
     if not body or len(reference) > REFERENCE_CHARACTERS_MAX:
         raise ValueError(f"a payment reference needs 1 to 21 letters and digits, which {invoice_number!r} has not")
     return reference
+
+
+class ReferencePrefix(NamedTuple):
+    """The part of a reference that all invoices of a series share, for making many references in one statement."""
+
+    body: str
+    """Without punctuation: `INV2026`."""
+    digits: str
+    """The same as the check digits are computed of it, each letter as two digits: `1823312026`."""
+
+
+def reference_prefix(series: str) -> ReferencePrefix:
+    """Returns what the references of a series of invoice numbers (`INV-2026`) have in common."""
+    body = _PUNCTUATION.sub("", series).upper()
+    return ReferencePrefix(body, "".join(str(int(character, 36)) for character in body))
 
 
 def is_creditor_reference(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Stripe: people pay on its Checkout page, and money goes back through it.
 
 `docs/providers/stripe.md` is the document for administrators, `docs/decisions/0006-stripe-calls.md` says how its API is
-called and why. The library is imported when Stripe is first needed: that takes half a second and 30 MB.
+called and why. The library is imported when Stripe is first needed: that takes about a second and 25 MB.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from ledger.providers.contract import (
     WantedProduct,
     WantedRefund,
 )
-from ledger.providers.stripe_calls import ATTEMPT_S, CONNECT_S, Calls, NotKnown
+from ledger.providers.stripe_calls import Calls, NotKnown, open_client
 from ledger.providers.stripe_payloads import (
     Account,
     Event,
@@ -471,18 +471,7 @@ class StripeProvider(ProviderDefaults):
     def _opened(self) -> "stripe.StripeClient":
         with self._opening:
             if self._client is None:
-                import httpx
-                import stripe
-
-                # Telemetry would write into the home directory and tell Stripe about the machine.
-                stripe.enable_telemetry = False
-                self._http = stripe.HTTPXClient(timeout=httpx.Timeout(ATTEMPT_S, connect=CONNECT_S))
-                self._client = stripe.StripeClient(
-                    self._secret_key,
-                    base_addresses={"api": self._api_base} if self._api_base else None,
-                    max_network_retries=0,
-                    http_client=self._http,
-                )
+                self._client, self._http = open_client(self._secret_key, self._api_base)
             return self._client
 
 

@@ -54,6 +54,29 @@ _SENTENCES = {
 }
 
 
+def open_client(secret_key: str, api_base: str | None) -> "tuple[stripe.StripeClient, stripe.HTTPXClient]":
+    """Returns a client, and what has to be closed after it. Imports the library: about a second, the first time."""
+    import httpx
+    import stripe
+
+    # Telemetry would write into the home directory and tell Stripe about the machine.
+    stripe.enable_telemetry = False
+    http = stripe.HTTPXClient(timeout=httpx.Timeout(ATTEMPT_S, connect=CONNECT_S))
+    client = stripe.StripeClient(
+        secret_key,
+        base_addresses={"api": api_base} if api_base else None,
+        max_network_retries=0,
+        http_client=http,
+    )
+    # The library would load these one by one when they are first used, while everybody waits.
+    for service in ("checkout", "accounts", "customers", "prices", "products", "refunds"):
+        getattr(client.v1, service)
+    for resource in ("Account", "Charge", "Customer", "PaymentIntent", "Price", "Product", "Refund"):
+        getattr(stripe, resource)
+    _ = client.v1.checkout.sessions, stripe.checkout.Session
+    return client, http
+
+
 class NotKnown(ProviderRefused):
     """Stripe has no such thing (any more). `param` is the parameter that named it, if any did."""
 

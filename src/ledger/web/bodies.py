@@ -176,7 +176,7 @@ def _refusal(content: object, kind: type, *, strict: bool) -> BadRequest:
 
 
 def refusal_of(fields: list[FieldError]) -> BadRequest:
-    """What a request with refused fields is answered: it names the first hundred, the sentence fewer, to be readable."""
+    """What a request with refused fields is answered: it names a hundred of them, the sentence only the first few."""
     told = [
         f"{each.field}: {each.message}" if each.field else f"The body {each.message}"
         for each in fields[:FIELDS_IN_SENTENCE]

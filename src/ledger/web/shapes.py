@@ -142,8 +142,3 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and `Z`, as every time in the API is written."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def iso_or_nothing(moment: datetime | None) -> str:
-    """The same, or the dash that stands for a missing value."""
-    return NOTHING if moment is None else iso(moment)
