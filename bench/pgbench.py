@@ -23,10 +23,12 @@ with taken as (
     returning series, last_number as n, last_issued_at as issued_at
 ), issued as (
     insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
-        subtotal_minor, tax_minor, total_minor, tax_label, status, created_at)
+        subtotal_minor, tax_minor, total_minor, tax_label, status, payment_reference, created_at)
     select uuidv7(), series || '-' || lpad(n::text, greatest(4, length(n::text)), '0'), series, n, :person,
-        'standalone-service', 'EUR', 7000, 1330, 8330, 'Tax', 'pending', issued_at
-    from taken
+        'standalone-service', 'EUR', 7000, 1330, 8330, 'Tax', 'pending',
+        'RF' || lpad((98 - ('1823312026' || counted || '271500')::numeric % 97)::text, 2, '0') || 'INV2026' || counted,
+        issued_at
+    from taken, lateral lpad(n::text, greatest(4, length(n::text)), '0') as counted
     returning id, number, person_id, subtotal_minor, tax_minor, total_minor, currency, status, created_at
 ), lines as (
     insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor, tax_rate_bp)
