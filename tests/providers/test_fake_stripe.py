@@ -29,9 +29,7 @@ async def own_fake() -> AsyncIterator[FakeStripe]:
         yield fake
 
 
-async def post(
-    fake: FakeStripe, path: str, form: dict[str, str], key: str | None = None
-) -> tuple[int, dict[str, Any]]:
+async def post(fake: FakeStripe, path: str, form: dict[str, str], key: str | None = None) -> tuple[int, dict[str, Any]]:
     headers = {**HEADERS, "Idempotency-Key": key} if key else HEADERS
     async with aiohttp.ClientSession() as session, session.post(fake.url + path, data=form, headers=headers) as answer:
         return answer.status, await answer.json()
