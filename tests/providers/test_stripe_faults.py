@@ -1,12 +1,15 @@
 """Stripe refuses connections, hangs, breaks off, is busy or ill: what Ledger then says and does (guarantee M7)."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import stripe
 
 from ledger.errors import Unavailable
+from ledger.providers import stripe_calls
 from ledger.providers.contract import OutcomeUnknown, ProviderRefused, ProviderUnreachable, WantedPayment, WantedRefund
 from ledger.providers.stripe import StripeProvider, StripeType
 from tests.fakes.stripe import SECRET_KEY, FakeStripe, Kind
@@ -204,3 +207,29 @@ def attempts(provider: StripeProvider, refund: WantedRefund) -> list[Callable[[]
         lambda: provider.look_up_refund(refund, remote_id="re_1"),
         lambda: provider.sync_product(wanted_product()),
     ]
+
+
+def test_no_sentence_carries_a_key() -> None:
+    message = f"You used {SECRET_KEY} and whsec_abc123 and pk_live_abc, which is wrong"
+    errors: list[stripe.StripeError] = [
+        stripe.InvalidRequestError(message, None, http_status=400),  # type: ignore[no-untyped-call]
+        stripe.InvalidRequestError(message, "id", http_status=404),  # type: ignore[no-untyped-call]
+        stripe.AuthenticationError(message, http_status=401),
+    ]
+    refusals = [stripe_calls._refusal(error) for error in errors]
+    for refusal in refusals:
+        assert not any(part in refusal.sentence for part in ("sk_", "whsec_", "pk_"))
+    assert refusals[0].sentence == "Stripe refused: You used (key) and (key) and (key), which is wrong"
+
+
+async def test_nothing_secret_is_logged(
+    provider: StripeProvider, fake: FakeStripe, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        await provider.start_payment(wanted_payment())
+        fake.keys.clear()
+        with pytest.raises(ProviderRefused):
+            await provider.test()
+    # The fake repeats the whole key in its refusal, which the real Stripe does not: only that line may hold it.
+    assert caplog.messages
+    assert not any(SECRET_KEY in line for line in caplog.messages if "Invalid API Key" not in line)

@@ -46,6 +46,8 @@ DATABASE_AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
+    # What the driver says of a connection whose end the server has announced, but which is not closed yet.
+    asyncpg.InternalClientError,
     OSError,
 )
 JsonScalar = str | int | bool | None
@@ -259,7 +261,7 @@ class Database:
             raise Unavailable("The database does not answer; try again in a few seconds", retry_after_s=5) from None
         try:
             yield connection
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
             # A server that does not answer would not answer a rollback either, and the driver waits for that
             # before it takes the connection back. So it is cut, which rolls back as well.
             _cut(connection)
