@@ -14,9 +14,6 @@ from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
 from tests.installation import Installation
 from tests.work import sweep, work
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
 @pytest.fixture
 async def stripe() -> AsyncIterator[FakeStripe]:
     """A Stripe whose requests all have to fit the library's parameter types."""

@@ -1,5 +1,6 @@
 """Saves what providers send, and applies it. Applying twice changes nothing; order does not matter."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -39,7 +40,8 @@ async def receive_event(
     """
     for connected in candidates:
         try:
-            event = connected.provider.read_event(body, headers)
+            # In a thread, since a provider may have a library to load first.
+            event = await asyncio.to_thread(connected.provider.read_event, body, dict(headers))
         except SignatureWrong:
             continue
         return await _save(database, connected, event, body=body)
