@@ -66,7 +66,7 @@ FEATURES = (
     system,
 )
 # Failed proofs a minute from one address, before further unknown credentials from there have to wait.
-FAILED_PROOFS_PER_MINUTE = 60
+FAILED_PROOFS_PER_MINUTE = 120
 
 
 def all_handlers() -> list[HTTPRouteHandler]:
@@ -137,7 +137,9 @@ def build_services(
             settings.encryption_key_previous.reveal() if settings.encryption_key_previous else None,
         ),
         caller_limit=RateLimiter(per_minute=-(-settings.rate_limit // share), monotonic=time.monotonic),
-        service_limit=RateLimiter(per_minute=-(-settings.service_rate_limit // share), monotonic=time.monotonic),
+        service_limit=RateLimiter(
+            per_minute=-(-settings.service_rate_limit // share) if settings.rate_limit else 0, monotonic=time.monotonic
+        ),
         failure_limit=RateLimiter(
             per_minute=-(-FAILED_PROOFS_PER_MINUTE // share) if settings.rate_limit else 0, monotonic=time.monotonic
         ),

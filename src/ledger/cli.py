@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import socket
 import sys
@@ -159,8 +160,12 @@ def _check(_parsed: argparse.Namespace) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _FAILED
+    import structlog
+
     from ledger.check import check
 
+    # The problems are told below, in sentences; log lines between them would only repeat them.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     _say("The settings are in order.")
     problems = asyncio.run(check(settings))
     for problem in problems:

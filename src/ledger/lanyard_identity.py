@@ -148,6 +148,17 @@ class CachedIdentity:
         self.counts.hits += 1
         return entry.caller
 
+    def seen_before(self, authorization: str) -> bool:
+        """Whether Lanyard said yes within the last 5 minutes, or no a moment ago."""
+        if len(authorization) > _LONGEST_HEADER:
+            return False
+        digest = self._digest(authorization)
+        entry = self._known.get(digest)
+        now_s = self._monotonic_s()
+        if entry is not None and now_s - entry.verified_at_s <= self._limits.last_good_s:
+            return True
+        return self._refused_until_s.get(digest, 0.0) > now_s
+
     async def verify(self, authorization: str) -> Caller:
         """Returns the proven caller, from a fresh answer, a new one, or the last good one when Lanyard is silent.
 

@@ -88,6 +88,10 @@ class StandaloneIdentity:
                 proven = caller
         return proven
 
+    def seen_before(self, authorization: str) -> bool:
+        """Never: what is not one of the three credentials is a guess."""
+        return False
+
     async def verify(self, authorization: str) -> Caller:
         """Returns the proven caller, or raises `Unauthorized`."""
         caller = self.known(read_credential(authorization).header)

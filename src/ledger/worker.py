@@ -18,7 +18,8 @@ from pgqueuer.models import Schedule as QueuedSchedule
 
 from ledger.app import APP_VERSION, build_lanyard, build_services, close_services, heartbeating
 from ledger.clock import Clock
-from ledger.database.installation import delete_worker, upsert_worker
+from ledger.database.installation import delete_worker, get_revision, upsert_worker
+from ledger.database.revision import HEAD_REVISION
 from ledger.database.transaction import Database
 from ledger.errors import LedgerError
 from ledger.jobs import JOBS, SCHEDULES, Job, Schedule
@@ -33,6 +34,10 @@ SEEN_EVERY_S = 10.0
 CONNECT_AGAIN_S = 2.0
 # A job whose worker fell silent for this long is taken over.
 TAKEOVER_AFTER = timedelta(seconds=30)
+
+
+class NotMigrated(Exception):
+    """The database does not have this version's schema yet; perhaps another machine is migrating it."""
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event, *, clock: Clock | None = None) -> None:
@@ -57,13 +62,22 @@ async def _keep_queue_running(settings: Settings, services: Services, stop: asyn
     """Starts the queue anew whenever the database took its connections away."""
     while not stop.is_set():
         try:
+            await _check_migrated(services.database)
             await _run_queue(settings, services, stop)
         except Exception as error:
-            log.warning("queue interrupted", reason=type(error).__name__, again_in_s=CONNECT_AGAIN_S)
+            reason = str(error) if isinstance(error, NotMigrated) else type(error).__name__
+            log.warning("queue interrupted", reason=reason, again_in_s=CONNECT_AGAIN_S)
             try:
                 await asyncio.wait_for(stop.wait(), timeout=CONNECT_AGAIN_S)
             except TimeoutError:
                 continue
+
+
+async def _check_migrated(database: Database) -> None:
+    async with database.connection() as connection:
+        revision = await get_revision(connection)
+    if revision is None or revision < HEAD_REVISION:
+        raise NotMigrated(f"the schema is at {revision}, {HEAD_REVISION} is needed; run `ledger migrate`")
 
 
 async def _run_queue(settings: Settings, services: Services, stop: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
 from tests.installation import Installation
 from tests.work import sweep, work
 
+
 @pytest.fixture
 async def stripe() -> AsyncIterator[FakeStripe]:
     """A Stripe whose requests all have to fit the library's parameter types."""

@@ -7,7 +7,7 @@ the migration that is missing. It uses an empty database: LEDGER_TEST_DATABASE_U
 import asyncio
 import sys
 
-from ledger.database.migrate import alembic_config, migrate, open_engine
+from ledger.database.migrate import HEAD_REVISION, alembic_config, migrate, open_engine
 from ledger.database.scratch import scratch_database
 
 
@@ -22,7 +22,8 @@ async def _main(message: str | None) -> None:
         if message is None:
             command.check(config)
         else:
-            command.revision(config, message, autogenerate=True)
+            # Revisions are compared as text, so they are numbered.
+            command.revision(config, message, autogenerate=True, rev_id=f"{int(HEAD_REVISION) + 1:04d}")
 
     async with scratch_database() as database_url:
         await migrate(database_url)
