@@ -31,6 +31,7 @@ from ledger.lanyard_identity import CachedIdentity
 from ledger.manifest import build_manifest
 from ledger.names import LanyardNames, StandaloneNames
 from ledger.payments import routes as payments
+from ledger.products import routes as products
 from ledger.providers import routes as providers
 from ledger.providers.connections import Connections
 from ledger.providers.contract import Capability
@@ -58,6 +59,7 @@ FEATURES = (
     refunds,
     overview,
     payments,
+    products,
     providers,
     inbound,
     audit,

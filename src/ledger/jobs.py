@@ -15,6 +15,8 @@ from ledger.inbound.store import list_due_event_ids
 from ledger.invoices.jobs import look_at_checkout
 from ledger.payments.checkout_store import list_due_checkout_ids
 from ledger.payments.checkouts import SETTLE_JOB as SETTLE_CHECKOUT
+from ledger.products.actions import SYNC_ALL_JOB, SYNC_JOB, read_sync_payload
+from ledger.products.jobs import queue_due_syncs, sync_all_products, sync_product
 from ledger.providers.connections import Connections
 from ledger.refunds.actions import SETTLE_JOB as SETTLE_REFUND
 from ledger.refunds.jobs import look_at_refund
@@ -55,7 +57,23 @@ async def _apply_event(services: Services, event_id: str) -> None:
     await apply_event(services.database, services.get(Connections), event_id=event_id)
 
 
+async def _sync_product(services: Services, payload: str) -> None:
+    product_id, connection_id = read_sync_payload(payload.encode())
+    await sync_product(services.database, services.get(Connections), product_id=product_id, connection_id=connection_id)
+
+
+async def _sync_all_products(services: Services, connection_id: str) -> None:
+    registry = services.get(Connections).registry
+    await sync_all_products(services.database, registry, connection_id=connection_id)
+
+
+async def _queue_due_syncs(services: Services) -> int:
+    return await queue_due_syncs(services.database, services.get(Connections).registry)
+
+
 JOBS: dict[str, Job] = {
+    SYNC_JOB: _sync_product,
+    SYNC_ALL_JOB: _sync_all_products,
     SETTLE_CHECKOUT: _look_at_checkout,
     SETTLE_REFUND: _look_at_refund,
     APPLY_JOB: _apply_event,
@@ -116,6 +134,7 @@ def _on_database(run: Callable[[Database], Awaitable[int]]) -> Sweep:
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule("audit.seal", "* * * * *", _seal),
     Schedule("reconcile", "* * * * *", reconcile),
+    Schedule("products.sweep", "* * * * *", _queue_due_syncs),
     Schedule("idempotency.purge", "17 3 * * *", _on_database(purge_idempotency_records)),
     Schedule("queue.purge", "47 3 * * *", _on_database(purge_queue_log)),
 )

@@ -16,6 +16,7 @@ from ledger.billing_settings import pages as billing_settings
 from ledger.identity import MANAGE_PERMISSION
 from ledger.invoices import pages as invoices
 from ledger.payments import pages as payments
+from ledger.products import pages as products
 from ledger.providers import pages as providers
 from ledger.providers.contract import Capability
 from ledger.service_access import pages as service_access
@@ -34,7 +35,7 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
 
 def build_manifest(*, app_version: str, capabilities: Collection[Capability] = ()) -> dict[str, object]:
     """The manifest for the Dashboard. Raises `ManifestInvalid` when it breaks Lanyard's schema."""
-    features = (payments, providers, audit, billing_settings, service_access)
+    features = (payments, products, providers, audit, billing_settings, service_access)
     links = [*invoices.staff_links, *(link for feature in features for link in feature.staff_links)]
     manifest = {
         "name": "Ledger",

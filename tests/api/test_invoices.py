@@ -69,6 +69,7 @@ async def test_the_detail_shows_the_published_fields_in_their_order(ledger: Inst
         ("paidAt", "Paid At"),
         ("createdAt", "Created"),
         ("notes", "Notes"),
+        ("paymentReference", "Payment Reference"),
     ]
     assert answer.fields() == {
         "invoiceNumber": "INV-2026-0001",
@@ -81,6 +82,7 @@ async def test_the_detail_shows_the_published_fields_in_their_order(ledger: Inst
         "paidAt": "—",
         "createdAt": NOW,
         "notes": "Ask the\ntreasurer",
+        "paymentReference": "RF16 INV2 0260 001",
     }
     # A dash is not a date: the Dashboard would show "Invalid Date".
     assert types(answer) == {"dueDate": "date", "createdAt": "date", "notes": "multiline"}

@@ -230,12 +230,11 @@ async def test_m7_a_refund_whose_outcome_is_unknown_is_settled_without_a_double(
 
 
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ledger.providers import stripe as ledger_stripe
     from ledger.providers import stripe_calls
 
     monkeypatch.setattr(stripe_calls, "BUDGET_S", 0.75)
     monkeypatch.setattr(stripe_calls, "CONNECT_S", 0.2)
-    monkeypatch.setattr(ledger_stripe, "ATTEMPT_S", 0.4)
+    monkeypatch.setattr(stripe_calls, "ATTEMPT_S", 0.4)
     monkeypatch.setattr(stripe_calls, "_FIRST_PAUSE_S", 0.02)
 
 

@@ -34,6 +34,31 @@ _TABLE = """
     GET    /api/my/invoices/{id}/items           401 200 404 404 403 403
     GET    /api/my/invoices/{id}/actions         401 200 404 404 403 403
     POST   /api/my/invoices/{id}/pay             401 501 404 404 403 403  # no payment provider
+    GET    /api/invoices/{id}/refund/form        401 403 403 200 403 403
+    GET    /api/invoices/{id}/epc-qr.png         401 403 403 404 403 403  # no provider that takes transfers
+    GET    /api/invoices/{id}/epc-qr.svg         401 403 403 404 403 403  # the same
+    GET    /api/my/invoices/{id}/epc-qr.png      401 404 404 404 403 403  # the same
+    GET    /api/my/invoices/{id}/epc-qr.svg      401 404 404 404 403 403  # the same
+    GET    /api/providers                        401 403 403 200 403 403
+    GET    /api/providers/form                   401 403 403 200 403 403
+    POST   /api/providers                        401 403 403 201 403 403
+    GET    /api/providers/{id}                   401 403 403 200 403 403
+    GET    /api/providers/{id}/settings          401 403 403 200 403 403
+    PUT    /api/providers/{id}                   401 403 403 200 403 403
+    GET    /api/providers/{id}/actions           401 403 403 200 403 403
+    POST   /api/providers/{id}/activate          401 403 403 200 403 403
+    POST   /api/providers/{id}/deactivate        401 403 403 200 403 403
+    POST   /api/providers/{id}/test              401 403 403 200 403 403
+    GET    /api/products                         401 403 403 200 403 403
+    GET    /api/products/form                    401 403 403 200 403 403
+    POST   /api/products                         401 403 403 201 403 403
+    GET    /api/products/{id}                    401 403 403 200 403 403
+    GET    /api/products/{id}/form               401 403 403 200 403 403
+    PUT    /api/products/{id}                    401 403 403 200 403 403
+    GET    /api/products/{id}/actions            401 403 403 200 403 403
+    POST   /api/products/{id}/toggle             401 403 403 200 403 403
+    POST   /api/webhooks/stripe                  400 400 400 400 400 400  # nothing of it is signed
+    POST   /api/webhooks/stripe/{id}             404 404 404 404 404 404  # no Stripe account has this id
     GET    /api/overview/stats                   401 403 403 200 403 403
     GET    /api/payments                         401 403 403 200 403 403
     GET    /api/audit                            401 403 403 200 403 403
@@ -51,11 +76,16 @@ _TABLE = """
 """
 
 _INVOICE = {"userId": USER, "items": [{"description": "Membership", "unitPrice": 5000}]}
+_PRODUCT = {"name": "Ticket", "price": "5000", "type": "one-time"}
 _BODIES: dict[str, object] = {
     "POST /api/invoices": _INVOICE,
     "POST /api/invoices/batch": {"invoices": [_INVOICE, _INVOICE]},
     "POST /api/invoices/{id}/mark-paid": {"method": "bank_transfer"},
     "PUT /api/settings": {"taxLabel": "VAT"},
+    "POST /api/providers": {"type": "manual", "name": "Cash box"},
+    "PUT /api/providers/{id}": {"name": "Cash desk"},
+    "POST /api/products": _PRODUCT,
+    "PUT /api/products/{id}": {"name": "Day ticket"},
     "POST /api/service-access": {"serviceId": GRANTED, "access": "manage"},
 }
 
@@ -78,7 +108,7 @@ class Row(NamedTuple):
 
     @property
     def is_public(self) -> bool:
-        return self.statuses[0] == 200
+        return self.statuses[0] != 401
 
     def status_of(self, caller: str) -> int:
         return self.statuses[CALLERS.index(caller)]
@@ -100,5 +130,15 @@ async def path_for(row: Row, ledger: Installation) -> str:
         granted = await ledger.staff.post("/api/service-access", {"serviceId": GRANTED, "access": "read"})
         assert granted.status == 200, granted.content
         return row.path.replace("{id}", GRANTED)
+    if row.path.startswith("/api/providers"):
+        provider = await ledger.staff.post("/api/providers", {"type": "manual", "name": "Cash box"})
+        provider_id: str = provider.body["id"]
+        filled = await ledger.staff.put(f"/api/providers/{provider_id}", {"paymentMethod": "cash"})
+        assert filled.status == 200, filled.content
+        return row.path.replace("{id}", provider_id)
+    if row.path.startswith("/api/products"):
+        product = await ledger.staff.post("/api/products", _PRODUCT)
+        assert product.status == 201, product.content
+        return row.path.replace("{id}", product.body["id"])
     created = await ledger.create_invoice()
     return row.path.replace("{id}", created.body["id"])

@@ -9,12 +9,6 @@ from ledger.providers.stripe import StripeProvider, StripeType
 from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets the Stripe library (16.1) hand its bodies to httpx in the old way, which httpx (0.28) warns about."""
-    for item in items:
-        item.add_marker(pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"))
-
-
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeStripe]:
     """A Stripe whose requests all have to fit the library's parameter types."""

@@ -20,6 +20,7 @@ class VoucherType:
 
     name: ClassVar[str] = "voucher"
     label: ClassVar[str] = "Voucher"
+    syncs_products: ClassVar[bool] = False
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.INVOICES})
 
     def fields(self) -> Sequence[SettingField]:

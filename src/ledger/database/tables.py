@@ -197,6 +197,8 @@ provider_mapping = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("local_id", sa.Text, primary_key=True),
     sa.Column("remote_id", sa.Text, nullable=False),
+    # When the provider was told that it is not offered any more.
+    sa.Column("archived_at", _time),
     sa.Column("created_at", _time, nullable=False),
     sa.Index("provider_mapping_remote_idx", "connection_id", "kind", "remote_id"),
 )
@@ -283,6 +285,8 @@ product_sync = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_try_at", _time),
+    # One process at a time asks the provider about a product.
+    sa.Column("claimed_until", _time),
     sa.Column("updated_at", _time, nullable=False),
     _check("state in ('pending', 'synced', 'failed')", "state"),
     sa.Index("product_sync_due_idx", "next_try_at", postgresql_where=sa.text("state <> 'synced'")),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ledger.billing_settings.store import BillingSettings, SettingsReader
+from ledger.billing_settings.store import SettingsReader
 from ledger.database.coalescing import CoalescingReader
 from ledger.database.persons import list_user_ids
 from ledger.database.transaction import Database, Tx
@@ -19,9 +19,10 @@ from ledger.invoices.bodies import (
     NewInvoices,
     PaidByHand,
 )
+from ledger.invoices.drafting import products_of, want_invoice
 from ledger.invoices.listing import InvoiceFilter, list_invoices, list_person_ids
 from ledger.invoices.payment_view import read_payment_view, staff_fields
-from ledger.invoices.rules import InvoiceRefused, WantedLine, available_actions, draft_invoice
+from ledger.invoices.rules import InvoiceRefused, available_actions
 from ledger.invoices.store import InvoiceState, IssuedInvoice, get_facts, get_invoice, list_lines, list_states
 from ledger.invoices.views import invoice_actions, invoice_fields, invoice_row, lines_table
 from ledger.invoices.writer import InvoiceWriter, WantedInvoice
@@ -116,7 +117,8 @@ def _like(text: str | None) -> str | None:
 )
 async def create_invoice(call: Call[NewInvoice, NoQuery]) -> Reply:
     settings = await call.services.get(SettingsReader).get()
-    wanted = _want(call.body, settings)
+    products = await products_of(call.database, [call.body])
+    wanted = want_invoice(call.body, settings, products)
     content = await call.services.get(InvoiceWriter).issue(
         [wanted], caller=call.caller, claim=call.claim, render=_render_one
     )
@@ -136,11 +138,12 @@ async def create_invoice(call: Call[NewInvoice, NoQuery]) -> Reply:
 )
 async def create_invoices(call: Call[NewInvoices, NoQuery]) -> Reply:
     settings = await call.services.get(SettingsReader).get()
+    products = await products_of(call.database, call.body.invoices)
     wanted: list[WantedInvoice] = []
     refused: list[FieldError] = []
     for index, body in enumerate(call.body.invoices):
         try:
-            wanted.append(_want(body, settings))
+            wanted.append(want_invoice(body, settings, products))
         except InvoiceRefused as refusal:
             refused += [FieldError(f"invoices[{index}].{each.field}", each.message) for each in refusal.fields]
     if refused:
@@ -149,39 +152,6 @@ async def create_invoices(call: Call[NewInvoices, NoQuery]) -> Reply:
         wanted, caller=call.caller, claim=call.claim, render=_render_all
     )
     return Reply(content=content)
-
-
-def _want(body: NewInvoice, settings: BillingSettings) -> WantedInvoice:
-    unknown = [
-        FieldError(f"items[{index}].productId", "there is no such product")
-        for index, item in enumerate(body.items)
-        if item.product_id is not None
-    ]
-    if unknown:
-        raise InvoiceRefused(f"{unknown[0].field}: {unknown[0].message}", fields=unknown)
-    draft = draft_invoice(
-        lines=[
-            WantedLine(
-                description=item.description,
-                unit_price_minor=item.unit_price,
-                quantity=item.quantity,
-                product_id=item.product_id,
-                tax_rate_bp=item.tax_rate,
-            )
-            for item in body.items
-        ],
-        currency=body.currency or settings.default_currency,
-        default_tax_rate_bp=settings.tax_rate_bp,
-        skip_tax=body.skip_tax,
-    )
-    return WantedInvoice(
-        draft=draft,
-        user_id=body.user_id,
-        due_at=body.due_date,
-        notes=body.notes or None,
-        metadata=body.metadata or None,
-        tax_label=settings.tax_label,
-    )
 
 
 def _created(invoice: IssuedInvoice) -> CreatedInvoice:

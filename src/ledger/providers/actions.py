@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ledger.database.installation import request_heartbeat
-from ledger.database.transaction import AuditEntry, Tx
+from ledger.database.transaction import AuditEntry, NewJob, Tx
 from ledger.errors import BadRequest, FieldError
 from ledger.providers.connections import Connections
 from ledger.providers.contract import ProviderType, SettingField, SettingsRefused
@@ -75,6 +75,8 @@ async def change_connection(
         settings_sealed=connections.seal(after, connection_id=stored.id) if changed else stored.settings_sealed,
         now=tx.now,
     )
+    if stored.is_active and changed:
+        _bring_products(tx, kind, stored)
     # Which settings changed is worth keeping; what they were set to is a secret or somebody's bank account.
     tx.audit(_entry("provider.updated", stored, changed=", ".join(changed) or "name"))
 
@@ -105,7 +107,14 @@ async def activate(tx: Tx, *, connections: Connections, connection_id: str) -> N
         return
     await activate_connection(tx.connection, connection_id=stored.id, now=tx.now)
     tx.audit(_entry("provider.activated", stored))
+    _bring_products(tx, kind, stored)
     await request_heartbeat(tx.connection, now=tx.now)
+
+
+def _bring_products(tx: Tx, kind: ProviderType, stored: StoredConnection) -> None:
+    """Leaves the work to make the provider's catalogue follow ours (`ledger.products.jobs`)."""
+    if kind.syncs_products:
+        tx.defer(NewJob(name="products.sync_all", payload=stored.id.encode()))
 
 
 async def deactivate(tx: Tx, *, connection_id: str) -> None:

@@ -331,6 +331,8 @@ class ProviderType(Protocol):
     """`stripe`, `manual`: stored with connections and payments, and part of no URL."""
     label: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
+    syncs_products: ClassVar[bool]
+    """Whether the provider has a catalogue of its own that is to follow ours."""
 
     def fields(self) -> Sequence[SettingField]:
         """The settings, in the order of the form."""

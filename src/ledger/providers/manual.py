@@ -68,6 +68,7 @@ class ManualType:
 
     name: ClassVar[str] = "manual"
     label: ClassVar[str] = "Manual"
+    syncs_products: ClassVar[bool] = False
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.INVOICES})
 
     def fields(self) -> Sequence[SettingField]:

@@ -98,6 +98,7 @@ class StripeType:
 
     name: ClassVar[str] = "stripe"
     label: ClassVar[str] = "Stripe"
+    syncs_products: ClassVar[bool] = True
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.INVOICES, Capability.CHECKOUT, Capability.REFUNDS}
     )

@@ -104,11 +104,11 @@ _decoders: dict[type, msgspec.json.Decoder[object]] = {}
 def decode_body(raw: bytes, kind: type[T], *, is_form: bool) -> T:
     """Reads `raw` as `kind`. Raises `BadRequest` that names every refused field, or says `Invalid JSON`."""
     if is_form:
-        content = _parse(raw)
+        content = _typed(_parse(raw), kind)
         try:
-            read = msgspec.convert(content, kind, strict=False, dec_hook=decode_value)
+            read = msgspec.convert(content, kind, dec_hook=decode_value)
         except (ValidationError, BadRequest):
-            raise _refusal(content, kind, strict=False) from None
+            raise _refusal(content, kind) from None
         _refuse_nul(raw, kind)
         return read
     decoder = _decoders.get(kind)
@@ -117,7 +117,7 @@ def decode_body(raw: bytes, kind: type[T], *, is_form: bool) -> T:
     try:
         decoded = decoder.decode(raw)
     except (ValidationError, BadRequest):
-        raise _refusal(_parse(raw), kind, strict=True) from None
+        raise _refusal(_parse(raw), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("Invalid JSON") from None
     _refuse_nul(raw, kind)
@@ -126,13 +126,39 @@ def decode_body(raw: bytes, kind: type[T], *, is_form: bool) -> T:
 
 def decode_query(values: dict[str, str], kind: type[T]) -> T:
     """Reads query parameters as `kind`; numbers come as text. Raises `BadRequest` naming each refused one."""
+    typed = _typed(values, kind)
     try:
-        read = msgspec.convert(values, kind, strict=False, dec_hook=decode_value)
+        read = msgspec.convert(typed, kind, dec_hook=decode_value)
     except (ValidationError, BadRequest):
-        raise _refusal(values, kind, strict=False) from None
+        raise _refusal(typed, kind) from None
     if any("\0" in value for value in values.values()):
         raise refusal_of(list(_texts_with_nul(values, kind, path="")))
     return read
+
+
+_WHOLE_NUMBER = re.compile(r"\s*-?[0-9]{1,20}\s*")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _typed(content: object, kind: type) -> object:
+    """What a form or a query says as text, as the numbers and booleans it stands for.
+
+    Only digits make a number: `50.00` typed for 50.00 EUR must not be read as 50 cents.
+    """
+    struct = _struct_in(kind)
+    if struct is None or not isinstance(content, dict):
+        return content
+    typed = dict(content)
+    for field in msgspec.structs.fields(struct):
+        value = content.get(field.encode_name)
+        if not isinstance(value, str):
+            continue
+        members = _members(field.type)
+        if int in members and _WHOLE_NUMBER.fullmatch(value):
+            typed[field.encode_name] = int(value)
+        elif bool in members and value in _BOOLEANS:
+            typed[field.encode_name] = _BOOLEANS[value]
+    return typed
 
 
 def _refuse_nul(raw: bytes, kind: type) -> None:
@@ -168,9 +194,9 @@ def _parse(raw: bytes) -> object:
     return content
 
 
-def _refusal(content: object, kind: type, *, strict: bool) -> BadRequest:
-    fields = list(islice(explain(content, kind, path="", strict=strict), FIELDS_NAMED_MAX))
-    if issubclass(kind, Body) and kind.missing_sentence and _lacks_required(content, kind):
+def _refusal(content: object, kind: type) -> BadRequest:
+    fields = list(islice(explain(content, kind, path=""), FIELDS_NAMED_MAX))
+    if isinstance(kind, type) and issubclass(kind, Body) and kind.missing_sentence and _lacks_required(content, kind):
         return BadRequest(kind.missing_sentence, fields=fields)
     return refusal_of(fields)
 
@@ -192,21 +218,19 @@ def _lacks_required(content: object, kind: type[Body]) -> bool:
     return isinstance(content, dict) and any(content.get(name) in (None, "", []) for name in required)
 
 
-def explain(content: object, kind: object, *, path: str, strict: bool) -> Iterator[FieldError]:
+def explain(content: object, kind: object, *, path: str) -> Iterator[FieldError]:
     """Every field of `content` that does not fit `kind`, with what is wrong with it in words."""
-    own = _own_refusal(content, kind, path=path, strict=strict)
+    own = _own_refusal(content, kind, path=path)
     if not own:
         return
     parts: Iterator[FieldError] = iter(())
     if isinstance(content, dict) and (struct := _struct_in(kind)) is not None:
-        parts = _explain_struct(content, struct, path=path, strict=strict)
+        parts = _explain_struct(content, struct, path=path)
     elif isinstance(content, dict) and (mapping := _mapping_in(kind)) is not None:
-        parts = _explain_mapping(content, mapping, path=path, strict=strict)
+        parts = _explain_mapping(content, mapping, path=path)
     elif isinstance(content, list) and (element := _element_in(kind)) is not None:
         parts = (
-            refused
-            for index, item in enumerate(content)
-            for refused in explain(item, element, path=f"{path}[{index}]", strict=strict)
+            refused for index, item in enumerate(content) for refused in explain(item, element, path=f"{path}[{index}]")
         )
     # What no part is to blame for is wrong with the whole, as too many entries are.
     first = next(parts, None)
@@ -214,24 +238,20 @@ def explain(content: object, kind: object, *, path: str, strict: bool) -> Iterat
     yield from parts
 
 
-def _explain_struct(
-    content: dict[object, object], kind: type[msgspec.Struct], *, path: str, strict: bool
-) -> Iterator[FieldError]:
+def _explain_struct(content: dict[object, object], kind: type[msgspec.Struct], *, path: str) -> Iterator[FieldError]:
     for field in msgspec.structs.fields(kind):
         at = f"{path}.{field.encode_name}" if path else field.encode_name
         if field.encode_name in content:
-            yield from explain(content[field.encode_name], field.type, path=at, strict=strict)
+            yield from explain(content[field.encode_name], field.type, path=at)
         elif field.required:
             yield FieldError(at, "is required")
 
 
-def _explain_mapping(
-    content: dict[object, object], kinds: tuple[object, object], *, path: str, strict: bool
-) -> Iterator[FieldError]:
+def _explain_mapping(content: dict[object, object], kinds: tuple[object, object], *, path: str) -> Iterator[FieldError]:
     for key, value in content.items():
-        for refused in _own_refusal(key, kinds[0], path=path, strict=strict):
+        for refused in _own_refusal(key, kinds[0], path=path):
             yield FieldError(path, f"the key {_shown_key(key)!r} {refused.message}")
-        yield from explain(value, kinds[1], path=_at_key(path, key), strict=strict)
+        yield from explain(value, kinds[1], path=_at_key(path, key))
 
 
 def _at_key(path: str, key: object) -> str:
@@ -243,9 +263,9 @@ def _shown_key(key: object) -> str:
     return text if len(text) <= _KEY_SHOWN_CHARACTERS else f"{text[:_KEY_SHOWN_CHARACTERS]}…"
 
 
-def _own_refusal(content: object, kind: object, *, path: str, strict: bool) -> list[FieldError]:
+def _own_refusal(content: object, kind: object, *, path: str) -> list[FieldError]:
     try:
-        msgspec.convert(content, kind, strict=strict, dec_hook=decode_value)
+        msgspec.convert(content, kind, dec_hook=decode_value)
     except (ValidationError, BadRequest, ValueError) as refused:
         message = str(refused)
         if message.startswith("Invalid enum value"):

@@ -1,0 +1,1 @@
+"""What can be sold: products with versioned prices, brought to the provider that needs to know them."""
