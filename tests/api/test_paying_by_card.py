@@ -96,7 +96,7 @@ async def test_an_invoice_is_paid_by_card_and_refunded_in_parts(shop: Installati
 async def test_m4_the_amount_asked_for_is_the_total_for_every_currency_and_tax(
     shop: Installation, stripe: FakeStripe
 ) -> None:
-    """M4. I saw it fail when the tax was left out of the session."""
+    """M4. Seen failing with one minor unit added to the amount asked for."""
     await shop.staff.put("/api/settings", {"taxRate": "1900", "taxLabel": "USt."})
     items = [{"description": "Ticket", "unitPrice": 33333, "quantity": 3}, {"description": "Food", "unitPrice": 770}]
     await asyncio.sleep(1.1)
@@ -112,7 +112,7 @@ async def test_m4_the_amount_asked_for_is_the_total_for_every_currency_and_tax(
 
 
 async def test_m4_money_that_differs_never_marks_an_invoice_paid(shop: Installation, stripe: FakeStripe) -> None:
-    """M4. I saw it fail when the amount was not compared."""
+    """M4. Seen failing with the comparison of amount and currency taken out of `_book`."""
     for change in ({"amount_total": 4999}, {"currency": "usd"}, {"payment_status": "unpaid"}):
         invoice_id, session_id = await opened(shop)
         event = stripe.pay(session_id)
@@ -186,7 +186,7 @@ async def test_a_lost_event_is_found_by_the_reconciler(shop: Installation, strip
 async def test_m7_a_checkout_whose_outcome_is_unknown_is_settled_without_a_double(
     shop: Installation, stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    """M7. I saw it fail when the second try made a key of its own."""
+    """M7. Seen failing with a reconciler that takes every checkout for unknown."""
     _hurry(monkeypatch)
     invoice_id: str = (await shop.create_invoice()).body["id"]
     fault = stripe.fault(kind, "/v1/checkout/sessions$", method="POST", times=-1)
@@ -212,7 +212,7 @@ async def test_m7_a_checkout_whose_outcome_is_unknown_is_settled_without_a_doubl
 async def test_m7_a_refund_whose_outcome_is_unknown_is_settled_without_a_double(
     shop: Installation, stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    """M7. I saw it fail when the reconciler sent the refund again instead of asking for it."""
+    """M7. Seen failing with a reconciler that does not ask, and sends the refund again with another key."""
     invoice_id, session_id = await opened(shop)
     await announce(shop, stripe, stripe.pay(session_id))
     _hurry(monkeypatch)
@@ -239,7 +239,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_m3_refunds_at_once_never_exceed_the_payment(shop: Installation, stripe: FakeStripe) -> None:
-    """M3: 100 refunds at once, full and partial. I saw it fail without the lock on the invoice."""
+    """M3: 100 refunds at once, full and partial. Seen failing (500) without the lock on the invoice."""
     invoice_id, session_id = await opened(shop)
     await announce(shop, stripe, stripe.pay(session_id))
     wishes: list[dict[str, int] | None] = [{"amount": 300 + 7 * n} if n % 4 else None for n in range(100)]

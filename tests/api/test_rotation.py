@@ -40,7 +40,7 @@ async def test_secrets_are_sealed_anew_and_still_open(ledger: Installation) -> N
 
 
 async def test_a7_a_flipped_bit_and_a_swap_of_rows_are_detected(ledger: Installation) -> None:
-    """A7. I saw it fail when the row was left out of the associated data."""
+    """A7. Seen failing with the row left out of the associated data."""
     await add_provider(ledger, "manual", "One", **IBAN)
     await add_provider(ledger, "manual", "Two", paymentMethod="cash")
     await ledger.sql(
