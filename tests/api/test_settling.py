@@ -61,7 +61,7 @@ async def test_a_partly_paid_invoice_stays_pending_and_shows_what_is_open(ledger
         await ledger.staff.get(f"/api/invoices/{invoice_id}"),
         await ledger.user.get(f"/api/my/invoices/{invoice_id}"),
     ):
-        assert labels(seen)[-2:] == [("paid", "Paid So Far"), ("open", "Still Open")]
+        assert {("paid", "Paid So Far"), ("open", "Still Open")} <= set(labels(seen))
         fields = seen.fields()
         assert (fields["status"], fields["paid"], fields["open"]) == ("pending", "20.00 EUR", "30.00 EUR")
         assert fields["paidAt"] == "—"
