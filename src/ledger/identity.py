@@ -74,6 +74,10 @@ class Identity(Protocol):
         """The caller, when it was proven a moment ago and nobody needs to be asked; else None."""
         ...
 
+    def remembers(self, authorization: str) -> bool:
+        """Whether this credential was proven within the last minutes, so that asking about it again is no guessing."""
+        ...
+
     async def verify(self, authorization: str) -> Caller:
         """Returns the proven caller.
 

@@ -148,6 +148,14 @@ class CachedIdentity:
         self.counts.hits += 1
         return entry.caller
 
+    def remembers(self, authorization: str) -> bool:
+        """Whether a good answer about this credential is kept, be it a fresh or the last good one."""
+        try:
+            entry = self._known.get(self._digest(read_credential(authorization).header))
+        except Unauthorized:
+            return False
+        return entry is not None and self._monotonic_s() - entry.verified_at_s <= self._limits.last_good_s
+
     async def verify(self, authorization: str) -> Caller:
         """Returns the proven caller, from a fresh answer, a new one, or the last good one when Lanyard is silent.
 

@@ -88,6 +88,10 @@ class StandaloneIdentity:
                 proven = caller
         return proven
 
+    def remembers(self, authorization: str) -> bool:
+        """Whether this is one of the credentials."""
+        return self.known(authorization) is not None
+
     async def verify(self, authorization: str) -> Caller:
         """Returns the proven caller, or raises `Unauthorized`."""
         caller = self.known(read_credential(authorization).header)
