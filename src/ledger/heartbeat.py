@@ -22,6 +22,8 @@ log = structlog.get_logger("ledger.heartbeat")
 EVERY = timedelta(minutes=5)
 POLL_S = 1.0
 CLAIM = timedelta(seconds=20)
+# Processes that start one after the other are announced together.
+STARTS_APART = timedelta(seconds=30)
 # The manifest has to arrive within 60 s of Lanyard's return.
 RETRY_MAX = timedelta(seconds=30)
 
@@ -53,7 +55,7 @@ class Heartbeat:
             try:
                 if not is_requested:
                     async with self._database.connection() as connection:
-                        await request_heartbeat(connection, now=self._clock.now())
+                        await request_heartbeat(connection, now=self._clock.now(), apart=STARTS_APART)
                     is_requested = True
                 await self.send_if_due()
             except Exception as error:

@@ -7,6 +7,7 @@ schedule runs once in the whole installation, and what a killed worker had begun
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -81,11 +82,21 @@ async def _check_migrated(database: Database) -> None:
 
 
 async def _run_queue(settings: Settings, services: Services, stop: asyncio.Event) -> None:
+    lost = asyncio.Event()
+
+    async def watch(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        connection.add_termination_listener(lambda _: lost.set())
+
+    # Connections are closed for no other reason than their loss. One of them is told of new jobs, and the queue does
+    # not listen again by itself, so the loss of any is a reason to start anew.
     pool = await asyncpg.create_pool(
         settings.require_database_url(),
         min_size=2,
         max_size=max(4, settings.worker_database_pool // 2),
         timeout=5,
+        max_queries=sys.maxsize,
+        max_inactive_connection_lifetime=0,
+        init=watch,
         server_settings={"application_name": "ledger worker"},
     )
     try:
@@ -101,11 +112,14 @@ async def _run_queue(settings: Settings, services: Services, stop: asyncio.Event
             ),
             name="queue",
         )
-        stopping = asyncio.create_task(stop.wait(), name="worker stop")
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        ends = [running, asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         queue.shutdown.set()
-        stopping.cancel()
+        for end in ends[1:]:
+            end.cancel()
         await running
+        if lost.is_set():
+            raise ConnectionResetError("a connection of the queue was lost")
     finally:
         try:
             await asyncio.wait_for(pool.close(), timeout=5)
@@ -146,11 +160,11 @@ def _scheduled(schedule: Schedule, services: Services) -> Callable[[QueuedSchedu
             count = await schedule.run(services)
         except Exception as error:
             metrics.job_runs.labels(schedule.name, "failed").inc()
-            log.error("schedule failed", job=schedule.name, reason=type(error).__name__, exc_info=error)
+            log.error("job failed", job=schedule.name, reason=type(error).__name__, exc_info=error)
             raise
         duration_s = asyncio.get_running_loop().time() - started
         metrics.job_runs.labels(schedule.name, "succeeded").inc()
-        log.info("schedule ran", job=schedule.name, count=count, duration_ms=round(duration_s * 1000))
+        log.info("job ran", job=schedule.name, count=count, duration_ms=round(duration_s * 1000))
 
     return run
 

@@ -187,7 +187,7 @@ async def test_a1_nothing_but_the_exact_permission_makes_staff(
 
 
 def test_a2_every_operation_has_its_row() -> None:
-    """Seen failing with a row taken out of the table."""
+    """Seen failing with a feature whose operations are not in the table."""
     declared = {f"{operation.method} {operation.path}" for operation in all_operations()}
     assert declared == {row.name for row in MATRIX}
     assert all(len(row.statuses) == len(CALLERS) for row in MATRIX)
@@ -217,9 +217,10 @@ async def test_a2_a_grant_opens_what_it_says_and_its_end_closes_it(ledger: Insta
     assert seen == {"own": (404, 404), "read": (200, 404), "manage": (200, 200)}
 
 
+@pytest.mark.parametrize("every_s", [1.0, 15.2])
 @pytest.mark.parametrize("what", ["token", "service key", "permission"])
 async def test_a3_what_was_revoked_is_last_accepted_within_30_seconds(
-    ledger: Installation, lanyard: FakeLanyard, what: str
+    ledger: Installation, lanyard: FakeLanyard, what: str, every_s: float
 ) -> None:
     """Seen failing with answers kept for 20 s instead of 15."""
     moved = HandMovedTime()
@@ -240,13 +241,13 @@ async def test_a3_what_was_revoked_is_last_accepted_within_30_seconds(
     }[what]()
     moved.move(14.9)
     last_accepted_s = 0.0
-    for _ in range(40):
+    while moved() - revoked_at_s < 50:
         answer = await client.get(path)
         if answer.status == accepted_status:
             last_accepted_s = moved() - revoked_at_s
         else:
             assert answer.status == (403 if what == "permission" else 401)
-        moved.move(1)
+        moved.move(every_s)
         await asyncio.sleep(0.01)
     assert 14 < last_accepted_s <= 30
 

@@ -8,9 +8,11 @@ import asyncpg
 import pytest
 
 from ledger.app import FAILED_PROOFS_PER_MINUTE
+from ledger.database import transaction
+from ledger.lanyard_identity import CachedIdentity
 from ledger.web import operation
 from tests.conftest import StartLedger
-from tests.fakes.lanyard import FakeLanyard
+from tests.fakes.lanyard import FakeLanyard, HandMovedTime
 from tests.guarantees.access_matrix import MATRIX, path_for
 from tests.guarantees.raw_http import connect, head_of, read_answer
 from tests.guarantees.scale import scaled
@@ -116,7 +118,7 @@ async def test_a8_a_service_is_limited_where_that_is_configured(start_ledger: St
 async def test_a8_failed_proofs_are_limited_by_address_while_known_callers_pass(
     start_ledger: StartLedger, lanyard: FakeLanyard
 ) -> None:
-    """Seen failing with the limit asked before the cache, and with no limit at all."""
+    """Seen failing with the limit asked before the cache, with callers forgotten by it after 15 s, and without one."""
     ledger = await start_ledger(LEDGER_RATE_LIMIT="1200")
     assert (await ledger.user.get("/api/my/invoices")).status == 200
 
@@ -133,6 +135,12 @@ async def test_a8_failed_proofs_are_limited_by_address_while_known_callers_pass(
     # A stale tab that asks again is no guess, and is told the same as before.
     assert (await made_up(0)).status in (401, 429)
     assert (await ledger.user.get("/api/my/invoices")).status == 200
+    # Also when it is time to ask Lanyard again whether they are still who they were.
+    identity = ledger.services.identity
+    assert isinstance(identity, CachedIdentity)
+    identity._monotonic_s = HandMovedTime(time.monotonic() + 60)
+    assert (await ledger.user.get("/api/my/invoices")).status == 200
+    assert (await ledger.other.get("/api/my/invoices")).status == 429
     # Whoever shows no credential at all costs nothing and learns nothing.
     assert (await ledger.nobody.get("/api/my/invoices")).status == 401
 
@@ -142,8 +150,8 @@ async def test_a8_a_rate_limit_of_0_switches_all_of_it_off(start_ledger: StartLe
     ledger = await start_ledger(LEDGER_RATE_LIMIT="0")
     count = 2 * FAILED_PROOFS_PER_MINUTE
     assert {(await ledger.user.get("/api/my/invoices")).status for _ in range(count)} == {200}
-    made_up = [ledger.client({"Authorization": f"Bearer made-up-{n}"}).get("/api/my/invoices") for n in range(count)]
-    assert {answer.status for answer in await asyncio.gather(*made_up)} == {401}
+    made_up = [ledger.client({"Authorization": f"Bearer made-up-{n}"}) for n in range(count)]
+    assert {(await client.get("/api/my/invoices")).status for client in made_up} == {401}
 
 
 async def test_a8_a_body_that_drips_is_given_up_while_others_are_served(
@@ -191,6 +199,29 @@ async def test_a8_nothing_takes_longer_than_its_time(ledger: Installation, monke
         await blocker()
     # The request that was given up while its batch was under way may have been stored; the books are whole.
     assert (await ledger.create_invoice()).status == 201
+
+
+async def test_a8_when_all_connections_are_taken_others_are_told_to_come_back(
+    start_ledger: StartLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen failing with no limit on the wait for a connection."""
+    monkeypatch.setattr(transaction, "ACQUIRE_TIMEOUT_S", 0.5)
+    ledger = await start_ledger(LEDGER_DATABASE_POOL="4")
+    paths = [f"/api/invoices/{(await ledger.create_invoice()).body['id']}/mark-paid" for _ in range(4)]
+    locks = await asyncpg.connect(ledger.database_url)
+    async with locks.transaction():
+        await locks.execute("select * from invoice for update")
+        waiting = [asyncio.create_task(ledger.staff.post(path)) for path in paths]
+        await asyncio.sleep(0.5)
+        for asked in (ledger.staff.get("/api/invoices"), ledger.shop.send("POST", "/api/invoices", data=INVOICE)):
+            answer = await asked
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert (await ledger.nobody.get("/api/ready")).status == 503
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [200] * 4
+    assert (await ledger.nobody.get("/api/ready")).status == 200
+    assert (await ledger.create_invoice()).status == 201
+    await locks.close()
 
 
 async def holding_the_counter(ledger: Installation) -> Callable[[], Awaitable[None]]:

@@ -87,6 +87,27 @@ class Creating:
                 self.acknowledged[answer.body["id"]] = answer.body["invoiceNumber"]
 
 
+POISON = """
+    create function refuse_poison() returns trigger language plpgsql as $$
+    begin if new.description = 'poison' then raise exception 'poison'; end if; return new; end $$;
+    create trigger refuse_poison before insert on invoice_line for each row execute function refuse_poison();
+"""
+
+
+async def test_m1_what_the_database_refuses_fails_alone_and_takes_no_number(ledger: Installation) -> None:
+    """Seen failing with the whole batch refused for one of its members."""
+    connection = await asyncpg.connect(ledger.database_url)
+    await connection.execute(POISON)
+    await connection.close()
+    poisoned = {"userId": USER, "items": [{"description": "poison", "unitPrice": 1}]}
+    bodies = [poisoned if n % 10 == 5 else INVOICE for n in range(scaled(60))]
+    answers = await asyncio.gather(*(ledger.shop.post("/api/invoices", body) for body in bodies))
+    assert [answer.status for answer in answers] == [500 if body is poisoned else 201 for body in bodies]
+    assert b"poison" not in b"".join(answer.content for answer in answers)
+    assert await faults_in_books(ledger.database_url) == {}
+    assert len(await issued_numbers(ledger.database_url)) == sum(body is INVOICE for body in bodies)
+
+
 @pytest.mark.parametrize("api_processes", ["1", "2"])
 async def test_m1_numbers_are_exactly_1_to_n_in_order_whatever_is_refused_or_killed(
     database_url: str, tmp_path: Path, lanyard: FakeLanyard, api_processes: str

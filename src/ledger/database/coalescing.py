@@ -19,18 +19,17 @@ class CoalescingReader(Generic[K, V]):
 
     def __init__(self, read: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._read = read
-        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        # A future for each caller, so that one who gives up takes the answer from nobody else.
+        self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._runner: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> V | None:
         """The value of `key`, or None when there is none. Raises what the query raises."""
-        found = self._waiting.get(key)
-        if found is None:
-            found = self._waiting[key] = asyncio.get_running_loop().create_future()
-            if self._runner is None or self._runner.done():
-                self._runner = asyncio.create_task(self._run(), name="coalescing reader")
-        # Shielded: one caller giving up must not take the answer from the others.
-        return await asyncio.shield(found)
+        found: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(found)
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(), name="coalescing reader")
+        return await found
 
     async def _run(self) -> None:
         # One turn of the loop lets the requests that arrived together gather.
@@ -41,12 +40,13 @@ class CoalescingReader(Generic[K, V]):
             try:
                 values = await self._read(keys)
             except Exception as error:
-                for future in asked.values():
-                    if not future.done():
-                        future.set_exception(error)
-                        # Somebody who gave up does not collect it; that is no fault to report.
-                        future.exception()
+                for futures in asked.values():
+                    for future in futures:
+                        if not future.done():
+                            future.set_exception(error)
             else:
-                for key, future in asked.items():
-                    if not future.done():
-                        future.set_result(values.get(key))
+                for key, futures in asked.items():
+                    value = values.get(key)
+                    for future in futures:
+                        if not future.done():
+                            future.set_result(value)

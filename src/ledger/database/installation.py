@@ -48,9 +48,23 @@ class HeartbeatClaim(msgspec.Struct, frozen=True):
     attempts: int
 
 
-async def request_heartbeat(connection: Connection, *, now: datetime) -> None:
-    """Makes the heartbeat due: at a start, and in the transaction that changes what Ledger can do."""
-    await connection.execute("update lanyard_heartbeat set due_at = least(due_at, $1), attempts = 0 where id = 1", now)
+async def request_heartbeat(connection: Connection, *, now: datetime, apart: timedelta = timedelta(0)) -> None:
+    """Makes the heartbeat due: at a start, and in the transaction that changes what Ledger can do.
+
+    It is due `apart` from the last one at the earliest, and once more where one is just being sent.
+    """
+    await connection.execute(
+        """
+        update lanyard_heartbeat set
+            due_at = case
+                when claimed_until is null then least(due_at, greatest($1, accepted_at + $2::interval))
+                else $1 + $2::interval end,
+            attempts = 0
+        where id = 1
+        """,
+        now,
+        apart,
+    )
 
 
 async def claim_heartbeat(connection: Connection, *, now: datetime, for_how_long: timedelta) -> HeartbeatClaim | None:

@@ -24,7 +24,7 @@ STATEMENT_TIMEOUT_S = 6.0
 ACQUIRE_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 3.0
 # The server's own limits, for clients that are no longer there or frozen: what they hold locked is set free.
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     "application_name": "ledger",
     "timezone": "UTC",
     "statement_timeout": "8s",
@@ -231,7 +231,7 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT_S,
             connection_class=_Connection,
             init=prepare_connection,
-            server_settings=_SERVER_SETTINGS,
+            server_settings=SERVER_SETTINGS,
         )
         await self._pool
 
@@ -275,24 +275,8 @@ class Database:
 
         Raises `OutcomeUnknown` when the connection was lost, or the time was up, during the commit itself.
         """
-        async with self.connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except (TimeoutError, asyncio.CancelledError):
-                raise
-            except BaseException:
-                try:
-                    await transaction.rollback()
-                except DATABASE_AWAY:
-                    _cut(connection)
-                raise
-            try:
-                await transaction.commit()
-            except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
-                _cut(connection)
-                raise OutcomeUnknown from lost
+        async with self.connection() as connection, committed(connection):
+            yield connection
 
     @asynccontextmanager
     async def transaction(self, actor: Actor) -> AsyncIterator[Tx]:
@@ -323,6 +307,28 @@ def _cut(connection: Connection) -> None:
     # The driver has taken a connection back already when it noticed by itself that it was lost.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+@asynccontextmanager
+async def committed(connection: Connection) -> AsyncIterator[None]:
+    """`Database.atomically` on a connection at hand."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except (TimeoutError, asyncio.CancelledError):
+        raise
+    except BaseException:
+        try:
+            await transaction.rollback()
+        except DATABASE_AWAY:
+            _cut(connection)
+        raise
+    try:
+        await transaction.commit()
+    except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
+        _cut(connection)
+        raise OutcomeUnknown from lost
 
 
 async def actors_of(connection: Connection, *, callers: Iterable[Caller], now: datetime) -> list[Actor]:

@@ -12,10 +12,11 @@ from typing import Literal, TypeVar, cast
 
 import msgspec
 import structlog
-from litestar import Request, Response, route
+from litestar import Request, route
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import Method
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp, Method, Receive, Scope, Send
 
 from ledger.database.transaction import Tx
 from ledger.errors import (
@@ -43,7 +44,7 @@ REQUEST_TIMEOUT_S = 30.0
 # All of it but the reading: the Dashboard's proxy gives up after 10 s, an answer must come in 8.
 WORK_TIMEOUT_S = 7.5
 SLOW_REQUEST_S = 1.0
-_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 log = structlog.get_logger("ledger.web")
 
@@ -210,16 +211,17 @@ async def _claim_or_raise(tx: Tx, claim: Claim) -> None:
 def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRouteHandler:
     """The Litestar handler that carries an operation out."""
 
-    async def endpoint(request: Request[object, object, State]) -> Response[bytes]:
+    async def endpoint(request: Request[object, object, State]) -> ASGIApp:
         started = time.perf_counter()
         services: Services = request.app.state.services
         request_id = request_id_of(request, services)
         failure: LedgerError | None = None
+        response: _Answer | ASGIResponse
         try:
             async with asyncio.timeout(WORK_TIMEOUT_S) as limit:
                 response = await _carry_out(operation, handler, request, services, request_id, limit)
         except Replay as replay:
-            response = _response(
+            response = _Answer(
                 Reply(content=replay.answer, status=replay.status, headers={"idempotent-replayed": "true"}),
                 operation,
                 request_id,
@@ -228,8 +230,8 @@ def _mount(operation: Operation, handler: ReadHandler[object, object]) -> HTTPRo
             failure = understand(error, may_be_stored=operation.method != "GET")
             if failure.status == 500:
                 log.error("request failed", request_id=request_id, operation=operation.path, exc_info=error)
-            response = problem_response(failure, request_id=request_id)
-        _observe(operation, request_id, response.status_code or 200, time.perf_counter() - started, failure)
+            response = problem_response(failure, request_id=request_id).to_asgi_response(None, request)
+        _observe(operation, request_id, response.status_code, time.perf_counter() - started, failure)
         return response
 
     return route(
@@ -252,7 +254,7 @@ async def _carry_out(
     services: Services,
     request_id: str,
     limit: asyncio.Timeout,
-) -> Response[bytes]:
+) -> "_Answer":
     try:
         caller = None if operation.callers & PUBLIC else await _prove(operation, request, services)
         query = NoQuery() if operation.query is NoQuery else decode_query(_single_values(request), operation.query)
@@ -281,7 +283,7 @@ async def _carry_out(
         raw_body=raw,
         headers=request.headers,
     )
-    return _response(encode(await handler(call)), operation, request_id)
+    return _Answer(encode(await handler(call)), operation, request_id)
 
 
 NO_BODY = NoBody()
@@ -367,11 +369,25 @@ def encode(answer: object) -> Reply:
     return answer if isinstance(answer, Reply) else Reply(content=msgspec.json.encode(answer))
 
 
-def _response(reply: Reply, operation: Operation, request_id: str) -> Response[bytes]:
-    headers = {**_HEADERS, "x-request-id": request_id, **reply.headers}
-    return Response(
-        reply.content, status_code=reply.status or operation.status, media_type=reply.media_type, headers=headers
-    )
+class _Answer:
+    """An answer as the server takes it; Litestar's `Response` would work out anew for each what is known here."""
+
+    __slots__ = ("_content", "_headers", "status_code")
+
+    def __init__(self, reply: Reply, operation: Operation, request_id: str) -> None:
+        self.status_code = reply.status or operation.status
+        self._content = reply.content
+        self._headers = [
+            *_HEADERS,
+            (b"content-type", reply.media_type.encode()),
+            (b"content-length", str(len(reply.content)).encode()),
+            (b"x-request-id", request_id.encode()),
+            *((name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()),
+        ]
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
+        await send({"type": "http.response.body", "body": self._content, "more_body": False})
 
 
 def _observe(
