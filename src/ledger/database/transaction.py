@@ -275,8 +275,24 @@ class Database:
 
         Raises `OutcomeUnknown` when the connection was lost, or the time was up, during the commit itself.
         """
-        async with self.connection() as connection, committed(connection):
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                raise
+            except BaseException:
+                try:
+                    await transaction.rollback()
+                except DATABASE_AWAY:
+                    _cut(connection)
+                raise
+            try:
+                await transaction.commit()
+            except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
+                _cut(connection)
+                raise OutcomeUnknown from lost
 
     @asynccontextmanager
     async def transaction(self, actor: Actor) -> AsyncIterator[Tx]:
@@ -307,28 +323,6 @@ def _cut(connection: Connection) -> None:
     # The driver has taken a connection back already when it noticed by itself that it was lost.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
-
-
-@asynccontextmanager
-async def committed(connection: Connection) -> AsyncIterator[None]:
-    """`Database.atomically` on a connection at hand."""
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        yield
-    except (TimeoutError, asyncio.CancelledError):
-        raise
-    except BaseException:
-        try:
-            await transaction.rollback()
-        except DATABASE_AWAY:
-            _cut(connection)
-        raise
-    try:
-        await transaction.commit()
-    except (*DATABASE_AWAY, TimeoutError, asyncio.CancelledError) as lost:
-        _cut(connection)
-        raise OutcomeUnknown from lost
 
 
 async def actors_of(connection: Connection, *, callers: Iterable[Caller], now: datetime) -> list[Actor]:

@@ -22,7 +22,6 @@ from ledger.database.transaction import (
     Connection,
     Database,
     OutcomeUnknown,
-    committed,
     is_database_away,
 )
 from ledger.errors import Unavailable
@@ -158,15 +157,17 @@ class InvoiceWriter:
             return
         attempt = _Attempt()
         try:
-            async with asyncio.timeout(BATCH_TIMEOUT_S), self._database.connection() as connection:
-                async with committed(connection):
-                    await self._store_on(connection, batch, attempt)
-                # Before the connection goes back to the pool: the callers need not wait for that.
-                _answer(batch, attempt)
+            async with asyncio.timeout(BATCH_TIMEOUT_S), self._database.atomically() as connection:
+                await self._store_on(connection, batch, attempt)
         except OutcomeUnknown:
             if attempt.witness is not None and not await self._was_stored(attempt.witness):
                 raise Unavailable(_NOT_STORED, retry_after_s=5) from None
-            _answer(batch, attempt)
+        metrics.invoices_issued.inc(attempt.issued)
+        for request, outcome in zip(batch, attempt.outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                _fail(request, outcome)
+            elif not request.done.done():
+                request.done.set_result(outcome)
 
     async def _was_stored(self, witness: IssuedInvoice) -> bool:
         """Whether a batch was committed, asked over another connection. Raises `OutcomeUnknown` if nobody can say."""
@@ -286,15 +287,6 @@ def _unnumbered(
         notes=wanted.notes,
         metadata=wanted.metadata,
     )
-
-
-def _answer(batch: list[_Request], attempt: _Attempt) -> None:
-    metrics.invoices_issued.inc(attempt.issued)
-    for request, outcome in zip(batch, attempt.outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            _fail(request, outcome)
-        elif not request.done.done():
-            request.done.set_result(outcome)
 
 
 def _fails_all(error: Exception) -> bool:
