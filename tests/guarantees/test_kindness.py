@@ -25,6 +25,8 @@ from tests.guarantees.scale import scaled
 from tests.installation import USER, Answer, Client, Installation, installed
 
 READ_P99_S = 0.5
+# The first ones of an outage wait for Lanyard in vain, for a moment.
+LONGEST_READ_S = 2.0
 CREATE_S = 1.0
 PROXY_S = 8.0
 NOT_READY_S = 5.0
@@ -88,7 +90,7 @@ async def test_reads_and_new_invoices_are_quick_and_names_short_while_lanyard_is
     await asyncio.gather(*(read(scaled(140)) for _ in range(4)))
     print(f"reads while Lanyard is {how}: p99 {p99(took_s):.3f} s, longest {max(took_s):.3f} s")
     assert p99(took_s) <= READ_P99_S
-    assert max(took_s) < PROXY_S
+    assert max(took_s) <= LONGEST_READ_S
     shown = {row["user"] for row in (await ledger.staff.get("/api/invoices")).body["rows"]}
     assert {short_id(user_id) for user_id in people} <= shown
     for _ in range(scaled(20)):
