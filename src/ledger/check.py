@@ -9,9 +9,9 @@ import asyncio
 import asyncpg
 
 from ledger.audit.actions import verify_chain
+from ledger.database.connection import prepare_connection
 from ledger.database.installation import get_revision
 from ledger.database.revision import HEAD_REVISION
-from ledger.database.transaction import prepare_connection
 from ledger.errors import LedgerError
 from ledger.lanyard import LanyardClient
 from ledger.settings import Settings

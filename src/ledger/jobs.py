@@ -8,7 +8,8 @@ import msgspec
 import structlog
 
 from ledger.audit.actions import SEALED_AT_ONCE, seal_entries
-from ledger.database.transaction import Connection, Database
+from ledger.database.connection import Connection
+from ledger.database.transaction import Database
 from ledger.errors import LedgerError
 from ledger.inbound.actions import APPLY_JOB, apply_event
 from ledger.inbound.store import list_due_event_ids

@@ -11,7 +11,8 @@ from ledger.audit.store import (
     list_unsealed,
     lock_last_seal,
 )
-from ledger.database.transaction import Connection, Tx
+from ledger.database.connection import Connection
+from ledger.database.transaction import Tx
 
 SEALED_AT_ONCE = 2_000
 READ_AT_ONCE = 2_000

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
 

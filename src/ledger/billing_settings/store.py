@@ -5,7 +5,8 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.database.transaction import Connection, Database
+from ledger.database.connection import Connection
+from ledger.database.transaction import Database
 
 # How long a process may work with settings that another process just changed.
 KEPT_S = 1.0

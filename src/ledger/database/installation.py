@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 
 
 async def get_revision(connection: Connection) -> str | None:

@@ -1,19 +1,17 @@
 """The one table that holds Lanyard user ids."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 
 
-async def find_person_id(connection: "Connection", *, user_id: str) -> int | None:
+async def find_person_id(connection: Connection, *, user_id: str) -> int | None:
     """The row of a Lanyard user, or None when Ledger holds nothing about them."""
     row_id: int | None = await connection.fetchval("select id from person where lanyard_user_id = $1", user_id)
     return row_id
 
 
-async def ensure_persons(connection: "Connection", *, user_ids: set[str], now: datetime) -> dict[str, int]:
+async def ensure_persons(connection: Connection, *, user_ids: set[str], now: datetime) -> dict[str, int]:
     """Returns the row of every user, making those that are missing.
 
     Rows that exist are not locked, and new ones are made in order, so that transactions that bill the same people do
@@ -39,14 +37,14 @@ async def ensure_persons(connection: "Connection", *, user_ids: set[str], now: d
     return rows
 
 
-async def _find_persons(connection: "Connection", user_ids: set[str]) -> dict[str, int]:
+async def _find_persons(connection: Connection, user_ids: set[str]) -> dict[str, int]:
     found = await connection.fetch(
         "select id, lanyard_user_id from person where lanyard_user_id = any($1::text[])", list(user_ids)
     )
     return {row["lanyard_user_id"]: row["id"] for row in found}
 
 
-async def list_user_ids(connection: "Connection", *, person_ids: set[int]) -> dict[int, str]:
+async def list_user_ids(connection: Connection, *, person_ids: set[int]) -> dict[int, str]:
     """The Lanyard ids of rows, for asking their names."""
     rows = await connection.fetch(
         "select id, lanyard_user_id from person where id = any($1::bigint[])", sorted(person_ids)

@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal
 
 import asyncpg
 import msgspec
 
 from ledger.clock import Clock
+from ledger.database.connection import DATABASE_AWAY, Connection, PooledConnection, prepare_connection
 from ledger.database.persons import ensure_persons
 from ledger.errors import Unavailable
 from ledger.identity import Caller, Person
@@ -31,25 +32,6 @@ SERVER_SETTINGS = {
     "idle_in_transaction_session_timeout": "10s",
 }
 
-# The driver's classes are generic for the type checker only, hence the quotes.
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-if TYPE_CHECKING:
-    _DriverConnection = asyncpg.Connection[asyncpg.Record]
-else:
-    _DriverConnection = asyncpg.Connection
-# What an unreachable or restarting PostgreSQL looks like from here.
-DATABASE_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
-    # What the driver says of a connection whose end the server has announced, but which is not closed yet.
-    asyncpg.InternalClientError,
-    OSError,
-)
 JsonScalar = str | int | bool | None
 JsonObject = Mapping[str, JsonScalar | Mapping[str, str]]
 
@@ -63,11 +45,6 @@ class OutcomeUnknown(Unavailable):
             "with an Idempotency-Key, trying again is safe.",
             retry_after_s=5,
         )
-
-
-def is_database_away(error: BaseException) -> bool:
-    """Whether the database could not be reached or went away. Values the driver refuses are ValueErrors as well."""
-    return isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError)
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,28 +166,6 @@ class Tx:
         self._jobs.clear()
 
 
-class _Connection(_DriverConnection):
-    def get_reset_query(self) -> str:
-        """Nothing: we hold no session state, and the reset would cost every statement a second round trip."""
-        return ""
-
-
-def _encode_jsonb(value: object) -> bytes:
-    """Text is taken for JSON already: the job queue hands its values over like that."""
-    return b"\x01" + (value.encode() if isinstance(value, str) else msgspec.json.encode(value))
-
-
-async def prepare_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Teaches a connection to read and write JSON."""
-    await connection.set_type_codec(
-        "jsonb",
-        schema="pg_catalog",
-        format="binary",
-        encoder=_encode_jsonb,
-        decoder=lambda raw: msgspec.json.decode(raw[1:]),
-    )
-
-
 class Database:
     """The pool of connections to PostgreSQL. Open it once, in the event loop that uses it."""
 
@@ -229,7 +184,7 @@ class Database:
             max_size=self._pool_size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
-            connection_class=_Connection,
+            connection_class=PooledConnection,
             init=prepare_connection,
             server_settings=SERVER_SETTINGS,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.errors import NotFound
 from ledger.invoices.payment_view import open_amount_minor, read_payment_view, transfer_account
 from ledger.invoices.store import Invoice, get_facts, get_invoice, get_invoice_of

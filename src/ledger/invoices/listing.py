@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.invoices.store import INVOICE_COLUMNS, Invoice, invoice_of_row
 from ledger.payments.reference import is_creditor_reference, normalise_reference
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor

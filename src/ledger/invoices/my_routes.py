@@ -1,6 +1,6 @@
 """`/api/my/invoices`: what a person sees of their own invoices. Somebody else's id is 404."""
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.invoices.bodies import MyInvoiceQuery, PaymentWay
 from ledger.invoices.listing import InvoiceFilter, list_invoices
 from ledger.invoices.paying import pay_invoice

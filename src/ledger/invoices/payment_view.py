@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.invoices.rules import InvoiceNotPayable, check_can_pay, open_minor
 from ledger.invoices.store import Facts, Invoice
 from ledger.money import format_money

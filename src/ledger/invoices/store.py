@@ -6,7 +6,8 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
-from ledger.database.transaction import Actor, Connection
+from ledger.database.connection import Connection
+from ledger.database.transaction import Actor
 from ledger.errors import NotFound
 from ledger.invoices.rules import InvoiceDraft, InvoiceStatus, invoice_number, invoice_series
 from ledger.payments.reference import creditor_reference, reference_prefix

@@ -16,14 +16,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 import structlog
 
+from ledger.database.connection import Connection, is_database_away
 from ledger.database.persons import ensure_persons
-from ledger.database.transaction import (
-    Actor,
-    Connection,
-    Database,
-    OutcomeUnknown,
-    is_database_away,
-)
+from ledger.database.transaction import Actor, Database, OutcomeUnknown
 from ledger.errors import Unavailable
 from ledger.identity import Caller, Person, Service
 from ledger.ids import Ids

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.providers.connections import Connections
 from ledger.providers.contract import Capability
 

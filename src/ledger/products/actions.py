@@ -7,7 +7,8 @@ it there. The provider is never asked in the transaction of a change.
 import msgspec
 
 from ledger.billing_settings.store import get_settings
-from ledger.database.transaction import AuditEntry, Connection, JsonScalar, NewJob, Tx
+from ledger.database.connection import Connection
+from ledger.database.transaction import AuditEntry, JsonScalar, NewJob, Tx
 from ledger.products.rules import ProductWish, change_draft, changed_fields, draft_product
 from ledger.products.store import Product, insert_product, lock_product, replace_price, update_product
 from ledger.products.sync_store import upsert_all_pending, upsert_pending

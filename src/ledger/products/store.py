@@ -6,7 +6,7 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.errors import LedgerError, NotFound
 from ledger.ids import is_id
 from ledger.products.rules import Interval, ProductDraft, ProductKind, SyncState, Terms

@@ -6,7 +6,7 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.errors import NotFound
 from ledger.products.rules import SyncState
 from ledger.providers.contract import SyncedProduct

@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from ledger.crypto import Vault
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.errors import CapabilityMissing
 from ledger.providers.contract import Capability, Provider, ProviderType
 from ledger.providers.registry import ProviderRegistry

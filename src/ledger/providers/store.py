@@ -7,7 +7,7 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.errors import NotFound
 
 TABLE, COLUMN = "provider_connection", "settings_sealed"

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from ledger.database.transaction import Connection
+from ledger.database.connection import Connection
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
 Access = Literal["own", "read", "manage"]

@@ -11,7 +11,8 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.database.transaction import Actor, Connection, Database
+from ledger.database.connection import Connection
+from ledger.database.transaction import Actor, Database
 from ledger.errors import BadRequest, Conflict, IdempotencyKeyReused
 from ledger.identity import Caller
 

@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from ledger.database.transaction import is_database_away
+from ledger.database.connection import is_database_away
 from ledger.errors import (
     BadRequest,
     FieldError,
