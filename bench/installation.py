@@ -23,7 +23,7 @@ _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.01
 _LOG_TOLD_CHARACTERS = 2_000
 _TEMPLATE = "bench_template"
-LEDGER = [str(Path(sys.executable).with_name("ledger"))]
+_LEDGER = str(Path(sys.executable).with_name("ledger"))
 
 
 class BenchFailed(Exception):
@@ -41,11 +41,11 @@ class Databases:
 
     def make(self, name: str) -> str:
         """Makes a migrated, empty database and returns its URL."""
-        if name != _TEMPLATE:
-            self._execute(f'create database "{name}" template "{_TEMPLATE}"')
+        self._execute(f'create database "{name}" template "{_TEMPLATE}"')
         return self.url(name)
 
     def make_template(self) -> None:
+        """Migrates the database that the others are copies of."""
         self._execute(f'create database "{_TEMPLATE}"')
         asyncio.run(migrate(self.url(_TEMPLATE)))
 
@@ -63,7 +63,11 @@ class Databases:
 @contextmanager
 def databases(folder: Path) -> Iterator[Databases]:
     """Starts the embedded PostgreSQL in `folder`, with fsync and synchronous_commit on, and stops it afterwards."""
-    server = EmbeddedPostgres(folder / "postgres")
+    # Started as root, the server runs as somebody else, who has to get to its files; these are closed by themselves.
+    folder.chmod(0o755)
+    data_dir = folder / "postgres"
+    data_dir.mkdir(mode=0o755)
+    server = EmbeddedPostgres(data_dir)
     server.start()
     try:
         made = Databases(server)
@@ -155,7 +159,7 @@ class Ledger:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self._log(command).open("ab") as log:
             process = subprocess.Popen(
-                [*LEDGER, command],
+                [_LEDGER, command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

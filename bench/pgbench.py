@@ -24,7 +24,7 @@ with taken as (
 ), issued as (
     insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
         subtotal_minor, tax_minor, total_minor, tax_label, status, payment_reference, created_at)
-    select uuidv7(), series || '-' || lpad(n::text, greatest(4, length(n::text)), '0'), series, n, :person,
+    select uuidv7(), series || '-' || counted, series, n, :person,
         'standalone-service', 'EUR', 7000, 1330, 8330, 'Tax', 'pending',
         'RF' || lpad((98 - ('1823312026' || counted || '271500')::numeric % 97)::text, 2, '0') || 'INV2026' || counted,
         issued_at

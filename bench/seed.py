@@ -21,17 +21,17 @@ with made as (
     insert into invoice (id, number, series, series_number, person_id, created_by_service, currency,
         subtotal_minor, tax_minor, total_minor, tax_label, status, due_at, cancelled_at, failed_at,
         payment_reference, created_at)
-    select uuidv7(at - now()), 'INV-2026-' || lpad(n::text, greatest(4, length(n::text)), '0'), 'INV-2026', n,
+    select uuidv7(at - now()), 'INV-2026-' || counted, 'INV-2026', n,
         case when n % ($3::bigint / {OWN_INVOICES}) = 0 then 1 else 2 + n * 7919 % {PERSONS - 1} end,
         'standalone-service', 'EUR', 7000, 1330, 8330, 'Tax', status, at + interval '14 days',
         case when status = 'cancelled' then at end, case when status = 'failed' then at end,
-        'RF00INV2026' || lpad(n::text, greatest(4, length(n::text)), '0'), at
+        'RF00INV2026' || counted, at
     from (
         select n, now() - ($3::bigint - n) * interval '20 seconds' as at,
             case when n % 50 = 7 then 'failed' when n % 50 between 10 and 13 then 'cancelled' else 'pending' end
                 as status
         from generate_series($1::bigint, $2::bigint) as n
-    ) as numbered
+    ) as numbered, lateral lpad(n::text, greatest(4, length(n::text)), '0') as counted
     returning id
 ), lines as (
     insert into invoice_line (invoice_id, position, description, quantity, unit_price_minor, total_minor, tax_rate_bp)

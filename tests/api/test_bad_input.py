@@ -11,7 +11,7 @@ from tests.installation import USER, Answer, Installation
 
 ITEM = {"description": "Fee", "unitPrice": 5000}
 BODY: Mapping[str, object] = {"userId": USER, "items": [ITEM]}
-NO_DATE = "is not a date that exists; write it as 2026-12-31 or 2026-12-31T18:00:00Z"
+NO_DATE = "is not a date Ledger can read; write it as 2026-12-31 or 2026-12-31T18:00:00Z"
 NO_ID = "must be text of letters, digits, _ and - (at most 64)"
 NUL = "must not contain the character NUL"
 
@@ -40,9 +40,9 @@ REFUSED_FIELDS: list[tuple[object, dict[str, str]]] = [
     ({**BODY, "items": {}}, {"items": "must be a list, not an object"}),
     (
         {**BODY, "items": ["x", None]},
-        {"items[0]": "must be an object, not text", "items[1]": "must be an object, not nothing"},
+        {"items[0]": "must be an object, not text", "items[1]": "must be an object"},
     ),
-    (with_item(unitPrice="5000"), {"items[0].unitPrice": "must be a whole number, not text"}),
+    (with_item(unitPrice="5000"), {"items[0].unitPrice": "must be a whole number, written in digits only"}),
     (with_item(unitPrice=True), {"items[0].unitPrice": "must be a whole number, not true or false"}),
     (with_item(unitPrice=None), {"items[0].unitPrice": "must be a whole number, not nothing"}),
     (with_item(quantity=None), {"items[0].quantity": "must be a whole number, not nothing"}),

@@ -206,7 +206,7 @@ async def test_refused_settings_are_named_and_nothing_is_changed(ledger: Install
 
     several = await change(ledger, taxRate="x", language="fr", smtpPort=0)
     assert several.error == (
-        "taxRate: must be a whole number, not text; smtpPort: must be a whole number of at least 1; "
+        "taxRate: must be a whole number, written in digits only; smtpPort: must be a whole number of at least 1; "
         "language: must be one of en, de"
     )
     assert await shown(ledger) == FRESH

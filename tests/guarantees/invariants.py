@@ -92,8 +92,10 @@ FAULTS = {
         select entity_id from audit_entry a
         where a.entity_type = 'invoice' and not exists (select from invoice i where i.id::text = a.entity_id)
     """,
-    "an idempotency key was kept without its answer": """
-        select key from idempotency_record where status is null or answer is null
+    "a key was kept without its answer": """
+        select operation || ' ' || key from idempotency_record
+        where (status is null or answer is null)
+            and (operation in ('POST /api/invoices', 'POST /api/invoices/batch') or operation like '%/mark-paid')
     """,
 }
 

@@ -90,7 +90,7 @@ class Booking:
 async def test_d1_no_acknowledged_invoice_is_lost_when_api_or_postgresql_is_killed(
     postgres: OwnPostgres, tmp_path: Path, lanyard: FakeLanyard
 ) -> None:
-    """Seen failing with invoices answered before their commit, and with lost commits answered as stored."""
+    """Seen failing with invoices answered before their commit."""
     random_ = seeded()
     async with (
         real_ledger(database_url=postgres.url, directory=tmp_path / "api", lanyard=lanyard) as ledger,
@@ -144,8 +144,8 @@ CUTS: list[tuple[Cut, bool]] = [
 async def test_d1_a_connection_lost_during_the_commit_is_looked_into(
     database_url: str, tmp_path: Path, lanyard: FakeLanyard, cut: Cut, is_stored: bool
 ) -> None:
-    """Seen failing with the batch tried again after a lost commit (two invoices), with 503 for what was stored, and
-    with the look-up not waiting for the counter's lock (a late commit was taken for none)."""
+    """Seen failing with the batch tried again after a lost commit (two invoices), with all of it answered as stored,
+    with all of it answered 503, and with a look-up that does not wait for the counter (a late commit was missed)."""
     async with (
         wired(database_url) as (wire, wired_url),
         installed(database_url=wired_url, data_dir=tmp_path, lanyard=lanyard) as ledger,

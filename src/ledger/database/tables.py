@@ -179,6 +179,9 @@ provider_connection = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("is_active", sa.Boolean, nullable=False),
     sa.Column("settings_sealed", BYTEA),
+    # How the last "Test connection" ended, in words.
+    sa.Column("tested_at", _time),
+    sa.Column("test_result", sa.Text),
     sa.Column("created_at", _time, nullable=False),
     sa.Column("updated_at", _time, nullable=False),
     sa.Index(

@@ -13,7 +13,14 @@ from ledger.invoices.rules import (
     invoice_status,
     open_minor,
 )
-from ledger.invoices.store import Invoice, get_facts, lock_invoice, update_provider, update_status
+from ledger.invoices.store import (
+    Invoice,
+    clear_payment_instructions,
+    get_facts,
+    lock_invoice,
+    update_provider,
+    update_status,
+)
 from ledger.payments.checkouts import close_checkouts
 from ledger.payments.rules import check_payment_amount, payment_method
 from ledger.payments.store import Payment, insert_payment
@@ -69,6 +76,9 @@ async def mark_invoice_paid(tx: Tx, *, invoice_id: str, service_id: str | None, 
         created_at=tx.now,
     )
     changed = await record_payment(tx, invoice=invoice, payment=payment)
+    if changed.status is InvoiceStatus.PENDING:
+        # The instructions name the amount that was open before; pressing "Pay" writes them anew.
+        await clear_payment_instructions(tx.connection, invoice_id=invoice.id)
     # Even a part that arrived another way makes an open checkout wrong: it is over the whole amount.
     await close_checkouts(tx, invoice_id=invoice.id)
     return changed

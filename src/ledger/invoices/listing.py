@@ -1,5 +1,6 @@
 """SQL for lists of invoices and for the figures of the overview. Every list walks an index, newest first."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -62,9 +63,16 @@ def _conditions(wanted: InvoiceFilter, values: list[object]) -> str:
     return " and ".join(conditions)
 
 
+_COMPACT_NUMBER = re.compile(r"INV(\d{4})(\d{4,15})")
+
+
 def _number_or_person(wanted: InvoiceFilter, *, placed_number: str, values: list[object]) -> str:
     assert wanted.number is not None
     either = [f"i.number like {placed_number} || '%'"]
+    if (compact := _COMPACT_NUMBER.fullmatch("".join(wanted.number.split()))) is not None:
+        # As bank statements often show it: without `RF` and the check digits.
+        values.append(f"INV-{compact[1]}-{compact[2]}")
+        either.append(f"i.number = ${len(values)}")
     if is_creditor_reference(wanted.number):
         values.append(normalise_reference(wanted.number))
         either.append(f"i.payment_reference = ${len(values)}")

@@ -164,7 +164,7 @@ async def _wanted_payment(
     """The payment as the provider is asked for it: a pure function of what is stored, so that asking again asks
     for the same."""
     if connected.can(Capability.CHECKOUT) and settings.dashboard_url is None:
-        raise CapabilityMissing("Set DASHBOARD_URL, so that payers can come back from the payment page")
+        raise CapabilityMissing("Online payment is not set up completely; please tell the people who manage billing")
     assert invoice.person_id is not None, "an open invoice has its buyer"
     back_url = f"{settings.dashboard_url}/{settings.slug}/my/invoices/{invoice.id}"
     lines = await list_lines(tx.connection, invoice_id=invoice.id)

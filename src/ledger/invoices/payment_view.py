@@ -61,7 +61,9 @@ def open_amount_minor(invoice: Invoice, facts: Facts) -> int:
 
 def owner_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Settings) -> list[Field]:
     """What the owner needs for paying."""
-    fields = _instructions(invoice)
+    # What was true for another provider, or before the invoice was settled, would make people pay twice.
+    is_current = view.active is None or view.active.type.name == invoice.provider
+    fields = _instructions(invoice) if is_current and _is_payable(invoice) else []
     if view.active is not None and view.active.type.name == "manual":
         fields.append(_reference(invoice))
     fields += _code_link(view, invoice, facts, settings, at=f"/api/my/invoices/{invoice.id}")

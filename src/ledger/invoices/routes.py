@@ -226,10 +226,9 @@ async def list_invoice_actions(call: Call[NoBody, NoQuery]) -> Actions:
         facts = await get_facts(connection, invoice_id=invoice.id)
         payments = await list_refundable(connection, invoice_id=invoice.id)
     connections = call.services.get(Connections)
-    refundable = any(payment.left_minor > 0 and can_refund(connections, payment) for payment in payments)
-    return invoice_actions(
-        invoice, available_actions(invoice.status, held_minor=facts.held_minor, provider_can_refund=refundable)
-    )
+    left_minor = sum(payment.left_minor for payment in payments if can_refund(connections, payment))
+    available = available_actions(invoice.status, held_minor=facts.held_minor, provider_can_refund=left_minor > 0)
+    return invoice_actions(invoice, available, refundable_minor=left_minor)
 
 
 @writes(

@@ -326,7 +326,7 @@ def check_can_cancel(status: InvoiceStatus, *, held_minor: int) -> None:
         raise CannotCancelPaidInvoice("Cannot cancel a refunded invoice; it is closed already")
     if held_minor > 0:
         raise CannotCancelPaidInvoice(
-            "Cannot cancel a partly paid invoice; collect the rest, or return what was paid first"
+            "Cannot cancel a partly paid invoice, since money came for it; collect the rest and mark it as paid"
         )
 
 

@@ -386,6 +386,11 @@ async def update_payment_instructions(connection: Connection, *, invoice_id: str
     )
 
 
+async def clear_payment_instructions(connection: Connection, *, invoice_id: str) -> None:
+    """Forgets what the payer was told to do, because it is not true any more."""
+    await connection.execute("update invoice set payment_instructions = null where id = $1", invoice_id)
+
+
 async def update_failed_at(connection: Connection, *, invoice_id: str, failed_at: datetime | None) -> None:
     """Stores when the last attempt to pay failed, or (None) that another one began."""
     await connection.execute("update invoice set failed_at = $2 where id = $1", invoice_id, failed_at)

@@ -105,10 +105,10 @@ def lines_table(lines: Sequence[InvoiceLine], *, currency: str) -> Table:
     return Table(columns=LINE_COLUMNS, rows=rows, total=len(rows))
 
 
-def invoice_actions(invoice: Invoice, available: Sequence[str]) -> Actions:
-    """The staff's buttons for what is possible now."""
+def invoice_actions(invoice: Invoice, available: Sequence[str], *, refundable_minor: int) -> Actions:
+    """The staff's buttons for what is possible now; a refund sends back what is left of the payments."""
     at = f"/api/invoices/{invoice.id}"
-    amount = format_money(invoice.total_minor, invoice.currency)
+    amount = format_money(refundable_minor, invoice.currency)
     buttons = {
         "mark-paid": Action(
             label="Mark as Paid",
@@ -128,7 +128,7 @@ def invoice_actions(invoice: Invoice, available: Sequence[str]) -> Actions:
             endpoint=f"{at}/refund",
             method="POST",
             variant="danger",
-            confirm=f"Refund {amount} for {invoice.number}?",
+            confirm=f"Send {amount} back for {invoice.number}? This cannot be undone.",
         ),
     }
     return Actions(actions=[buttons[name] for name in available])

@@ -6,7 +6,7 @@ from ledger.database.installation import request_heartbeat
 from ledger.database.transaction import AuditEntry, NewJob, Tx
 from ledger.errors import BadRequest, FieldError
 from ledger.providers.connections import Connections
-from ledger.providers.contract import ProviderType, SettingField, SettingsRefused
+from ledger.providers.contract import Capability, ProviderType, SettingField, SettingsRefused
 from ledger.providers.store import (
     CONNECTIONS_MAX,
     StoredConnection,
@@ -19,6 +19,8 @@ from ledger.providers.store import (
 )
 
 SECRET_MASK = "********"  # noqa: S105 - what is shown instead of a secret
+# Forms leave empty fields out, so this removes a setting.
+CLEARED = "-"
 
 
 class TooManyConnections(BadRequest):
@@ -58,12 +60,13 @@ async def change_connection(
     kind = connections.registry.get(stored.type)
     before = connections.open_settings(stored)
     after = before | {
-        field.key: changes[field.key].strip()
+        field.key: "" if changes[field.key].strip() == CLEARED and not field.is_required else changes[field.key].strip()
         for field in kind.fields()
         if field.key in changes and changes[field.key] != SECRET_MASK
     }
     after = {key: value for key, value in after.items() if value}
-    if after != before or not before:
+    # A connection may be renamed before it is filled in.
+    if after != before or (not before and name is None):
         check_settings(kind, after)
     changed = sorted(key for key in after.keys() | before.keys() if after.get(key) != before.get(key))
     if not changed and name in (None, stored.name):
@@ -88,7 +91,7 @@ def check_settings(kind: ProviderType, settings: Mapping[str, str]) -> None:
         raise SettingsRefused("; ".join(fault.message for fault in faults), fields=faults)
 
 
-async def activate(tx: Tx, *, connections: Connections, connection_id: str) -> None:
+async def activate(tx: Tx, *, connections: Connections, connection_id: str, dashboard_url: str | None) -> None:
     """Makes a connection the one that takes payments from now on; another active one steps back.
 
     Raises `NotFound` (and leaves the active one alone), `SettingsRefused` when the settings are not complete.
@@ -103,6 +106,8 @@ async def activate(tx: Tx, *, connections: Connections, connection_id: str) -> N
             fields=[FieldError(first.key, "is required")] if first else [],
         )
     check_settings(kind, settings)
+    if Capability.CHECKOUT in kind.capabilities and dashboard_url is None:
+        raise SettingsRefused("Set DASHBOARD_URL for Ledger first, so that payers can come back from the payment page")
     if stored.is_active:
         return
     await activate_connection(tx.connection, connection_id=stored.id, now=tx.now)

@@ -47,7 +47,11 @@ _FIELDS = (
     # Only the method is required of the form: the Dashboard would ask for the fields of the other methods, too.
     SettingField(key="ibanHolder", label="Account Holder (bank transfer)", placeholder="Sportverein Beispiel e. V."),
     SettingField(key="ibanNumber", label="IBAN (bank transfer)", placeholder="DE89 3704 0044 0532 0130 00"),
-    SettingField(key="ibanBank", label="Bank and BIC (bank transfer, optional)", placeholder="Musterbank, COBADEFFXXX"),
+    SettingField(
+        key="ibanBank",
+        label="Bank and BIC (bank transfer, optional)",
+        placeholder="Musterbank, COBADEFFXXX (enter - to remove)",
+    ),
     SettingField(
         key="customInstructions",
         label="Instructions (text of your own)",

@@ -2,17 +2,19 @@
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from ledger.database.transaction import Tx
-from ledger.errors import BadRequest
+from ledger.errors import BadRequest, FieldError, LedgerError
 from ledger.providers.actions import activate, change_connection, create_connection, deactivate, shown_value
 from ledger.providers.connections import Connections
 from ledger.providers.contract import SettingField
-from ledger.providers.store import StoredConnection, get_connection, list_connections
-from ledger.web.bodies import Body, NoBody
+from ledger.providers.store import StoredConnection, get_connection, list_connections, update_test
+from ledger.web.bodies import Body, NoBody, refusal_of
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, acts, reads, writes
+from ledger.web.paging import LIST_MAX
 from ledger.web.shapes import (
     NOTHING,
     Action,
@@ -28,9 +30,11 @@ from ledger.web.shapes import (
     Option,
     Row,
     Table,
+    iso,
 )
 
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
+NAME_MAX = 100
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
 SETTING_MAX = 5_000
 
 
@@ -45,6 +49,13 @@ class NewProvider(Body, frozen=True, kw_only=True):
 
 # A name, and settings by the keys of the provider's type; a masked secret stays as it is.
 ProviderChange = dict[str, str]
+
+
+class ProviderQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """There are never more than fit on one page."""
+
+    limit: Annotated[int, Meta(ge=1, le=LIST_MAX)] = LIST_MAX
+
 
 _COLUMNS = (
     Column(key="name", label="Name"),
@@ -61,14 +72,14 @@ def _status(stored: StoredConnection) -> str:
     return "Active" if stored.is_active else "Inactive"
 
 
-@reads("/api/providers", "List the payment providers", callers=STAFF, answer=Table)
-async def list_providers(call: Call[NoBody, NoQuery]) -> Table:
+@reads("/api/providers", "List the payment providers", callers=STAFF, answer=Table, query=ProviderQuery, errors=(400,))
+async def list_providers(call: Call[NoBody, ProviderQuery]) -> Table:
     async with call.database.connection() as connection:
         stored = await list_connections(connection)
     rows: list[Row] = [
         {"id": each.id, "name": each.name, "type": each.type, "status": _status(each)} for each in stored
     ]
-    return Table(columns=_COLUMNS, rows=rows, total=len(rows))
+    return Table(columns=_COLUMNS, rows=rows[: call.query.limit], total=len(rows))
 
 
 @reads("/api/providers/form", "The form that adds a provider", callers=STAFF, answer=Form)
@@ -98,7 +109,10 @@ async def new_provider_form(call: Call[NoBody, NoQuery]) -> Form:
 )
 async def add_provider(call: Call[NewProvider, NoQuery], tx: Tx) -> Created:
     connections = call.services.get(Connections)
-    stored = await create_connection(tx, connections=connections, kind=call.body.type, name=call.body.name)
+    name = call.body.name.strip()
+    if not name:
+        raise BadRequest("Type and name are required", fields=[FieldError("name", "must not be empty")])
+    stored = await create_connection(tx, connections=connections, kind=call.body.type, name=name)
     return Created(id=stored.id, redirect=f"/{call.services.settings.slug}/providers/{stored.id}")
 
 
@@ -123,8 +137,19 @@ async def show_provider(call: Call[NoBody, NoQuery]) -> Detail:
                 )
                 for field in kind.fields()
             ),
+            *_last_test(stored),
         ]
     )
+
+
+def _last_test(stored: StoredConnection) -> list[Field]:
+    """How the last test ended: the button itself can show nothing in the Dashboard."""
+    if stored.tested_at is None or stored.test_result is None:
+        return []
+    return [
+        Field(key="testResult", label="Last Test", value=stored.test_result),
+        Field(key="testedAt", label="Tested At", type="date", value=iso(stored.tested_at)),
+    ]
 
 
 @reads("/api/providers/{id}/settings", "A provider's settings as a form", callers=STAFF, answer=Form, errors=(404,))
@@ -167,15 +192,21 @@ def _form_field(field: SettingField, value: str | None) -> FormField:
 )
 async def change_provider(call: Call[ProviderChange, NoQuery], tx: Tx) -> Done:
     changes = dict(call.body)
-    name = changes.pop("name", "").strip() or None
-    too_long = sorted(key for key, value in changes.items() if len(value) > SETTING_MAX)
-    if too_long or (name is not None and len(name) > 100):
-        raise BadRequest(f"{', '.join(too_long) or 'name'}: is too long to be right")
+    name = changes.pop("name", None)
+    refused = [
+        FieldError(key, f"must be at most {SETTING_MAX} characters; shorten it")
+        for key, value in sorted(changes.items())
+        if len(value) > SETTING_MAX
+    ]
+    if name is not None and not 1 <= len(name.strip()) <= NAME_MAX:
+        refused.append(FieldError("name", f"must be 1 to {NAME_MAX} characters"))
+    if refused:
+        raise refusal_of(refused)
     await change_connection(
         tx,
         connections=call.services.get(Connections),
         connection_id=call.id_of("Provider"),
-        name=name,
+        name=None if name is None else name.strip(),
         changes=changes,
     )
     return Done()
@@ -221,7 +252,12 @@ async def list_provider_actions(call: Call[NoBody, NoQuery]) -> Actions:
     errors=(400, 404, 409, 422),
 )
 async def activate_provider(call: Call[NoBody, NoQuery], tx: Tx) -> Done:
-    await activate(tx, connections=_connections(call), connection_id=call.id_of("Provider"))
+    await activate(
+        tx,
+        connections=_connections(call),
+        connection_id=call.id_of("Provider"),
+        dashboard_url=call.services.settings.dashboard_url,
+    )
     return Done()
 
 
@@ -245,7 +281,7 @@ async def deactivate_provider(call: Call[NoBody, NoQuery], tx: Tx) -> Done:
     callers=STAFF,
     answer=Message,
     errors=(400, 404, 502, 503),
-    description="Changes nothing, here or there.",
+    description="Changes nothing there; how it ended is shown with the provider.",
 )
 async def test_provider(call: Call[NoBody, NoQuery]) -> Message:
     connections = _connections(call)
@@ -253,7 +289,18 @@ async def test_provider(call: Call[NoBody, NoQuery]) -> Message:
         stored = await get_connection(connection, connection_id=call.id_of("Provider"))
     if stored.settings_sealed is None:
         raise BadRequest("Fill in the settings of this provider before you test it")
-    return Message(message=await connections.connect(stored).provider.test())
+    try:
+        result = await connections.connect(stored).provider.test()
+    except LedgerError as refused:
+        await _keep_test(call, stored, refused.sentence)
+        raise
+    await _keep_test(call, stored, result)
+    return Message(message=result)
+
+
+async def _keep_test(call: Call[NoBody, NoQuery], stored: StoredConnection, result: str) -> None:
+    async with call.database.connection() as connection:
+        await update_test(connection, connection_id=stored.id, result=result, now=call.services.clock.now())
 
 
 operations = [

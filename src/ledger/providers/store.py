@@ -25,9 +25,11 @@ class StoredConnection(msgspec.Struct, frozen=True, kw_only=True):
     settings_sealed: bytes | None
     created_at: datetime
     updated_at: datetime
+    tested_at: datetime | None = None
+    test_result: str | None = None
 
 
-_COLUMNS = "id::text, type, name, is_active, settings_sealed, created_at, updated_at"
+_COLUMNS = "id::text, type, name, is_active, settings_sealed, created_at, updated_at, tested_at, test_result"
 
 
 def _read(row: asyncpg.Record) -> StoredConnection:
@@ -41,7 +43,7 @@ async def insert_connection(connection: Connection, *, stored: StoredConnection)
         insert into provider_connection (id, type, name, is_active, settings_sealed, created_at, updated_at)
         values ($1, $2, $3, $4, $5, $6, $7)
         """,
-        *msgspec.structs.astuple(stored),
+        *msgspec.structs.astuple(stored)[:7],
     )
 
 
@@ -85,6 +87,13 @@ async def update_connection(
         name,
         settings_sealed,
         now,
+    )
+
+
+async def update_test(connection: Connection, *, connection_id: str, result: str, now: datetime) -> None:
+    """Stores how the last test of a connection ended."""
+    await connection.execute(
+        "update provider_connection set tested_at = $2, test_result = $3 where id = $1", connection_id, now, result
     )
 
 

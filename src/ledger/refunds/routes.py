@@ -54,7 +54,12 @@ async def refund_form(call: Call[NoBody, NoQuery]) -> Form:
         fields=[
             FormField(
                 key="amount",
-                label=f"Amount in minor units ({format_money(left_minor, invoice.currency)} can go back)",
+                label=(
+                    f"Amount to send back, in minor units (at most {left_minor} = "
+                    f"{format_money(left_minor, invoice.currency)}; empty = all of it)"
+                    if left_minor
+                    else "Amount (nothing of this invoice can be sent back by Ledger)"
+                ),
                 type="number",
                 value=left_minor or None,
                 placeholder="e.g. 2500 for 25.00 EUR",

@@ -105,7 +105,7 @@ async def service_access_form(call: Call[NoBody, NoQuery]) -> Form:
 )
 async def change_service_access(call: Call[AccessChange, NoQuery], tx: Tx) -> AccessChanged:
     await _change(tx, service_id=call.body.service_id, access=call.body.access)
-    return AccessChanged(success=True, redirect="/service-access")
+    return AccessChanged(success=True, redirect=f"/{call.services.settings.slug}/service-access")
 
 
 @writes(

@@ -94,7 +94,7 @@ def decode_value(kind: type, value: object) -> object:
         try:
             return read_moment(value) if kind is Instant else read_last_moment(value)
         except (ValueError, OverflowError):
-            raise ValueError("is not a date that exists; write it as 2026-12-31 or 2026-12-31T18:00:00Z") from None
+            raise ValueError("is not a date Ledger can read; write it as 2026-12-31 or 2026-12-31T18:00:00Z") from None
     raise NotImplementedError(f"no way to read {kind}")
 
 
@@ -154,7 +154,10 @@ def _typed(content: object, kind: type) -> object:
         if not isinstance(value, str):
             continue
         members = _members(field.type)
-        if int in members and _WHOLE_NUMBER.fullmatch(value):
+        if value == "" and not field.required and str not in members:
+            # An emptied input; only a text can be empty and mean something.
+            del typed[field.encode_name]
+        elif int in members and _WHOLE_NUMBER.fullmatch(value):
             typed[field.encode_name] = int(value)
         elif bool in members and value in _BOOLEANS:
             typed[field.encode_name] = _BOOLEANS[value]
@@ -291,6 +294,8 @@ _WORDS = {
 }
 
 _PHRASES = (
+    (r"^must be (.*), not nothing$", r"must be \1"),
+    (r"^must be a whole number(.*), not text$", r"must be a whole number\1, written in digits only"),
     (r" matching regex .*x1f.*$", " on one line"),
     (r" matching regex .*\{12\}.*$", " that is an id as Ledger writes it"),
     (r" matching regex .*$", " of letters, digits, _ and - (at most 64)"),
