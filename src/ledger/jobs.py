@@ -20,7 +20,7 @@ from ledger.products.actions import SYNC_ALL_JOB, SYNC_JOB, read_sync_payload
 from ledger.products.jobs import queue_due_syncs, sync_all_products, sync_product
 from ledger.providers.connections import Connections
 from ledger.refunds.actions import SETTLE_JOB as SETTLE_REFUND
-from ledger.refunds.jobs import look_at_refund
+from ledger.refunds.actions import look_at_refund
 from ledger.refunds.store import list_due_refund_ids
 from ledger.system.jobs import purge_idempotency_records, purge_queue_log
 from ledger.web.call import Services
@@ -87,14 +87,13 @@ DueLister = Callable[..., Awaitable[Sequence[str]]]
 async def reconcile(services: Services) -> int:
     """Takes up everything whose outcome is not known and whose next look is due. What fails stays for the next."""
     now = services.clock.now()
-    looked = 0
-    for list_due, job in (
-        (list_due_event_ids, _apply_event),
-        (list_due_checkout_ids, _look_at_checkout),
-        (list_due_refund_ids, _look_at_refund),
-    ):
-        looked += await _take_up(services, list_due, job, now=now)
-    return looked
+    # Side by side, so that one kind that is slow or broken does not keep the others waiting.
+    counts = await asyncio.gather(
+        _take_up(services, list_due_event_ids, _apply_event, now=now),
+        _take_up(services, list_due_refund_ids, _look_at_refund, now=now),
+        _take_up(services, list_due_checkout_ids, _look_at_checkout, now=now),
+    )
+    return sum(counts)
 
 
 async def _take_up(services: Services, list_due: DueLister, job: Job, *, now: datetime) -> int:
@@ -107,8 +106,10 @@ async def _take_up(services: Services, list_due: DueLister, job: Job, *, now: da
             try:
                 await job(services, row_id)
             except LedgerError as error:
-                # It stays due: the next sweep comes in a minute, and the row tells staff that it is open.
+                # The row says why, and when the next look comes.
                 log.warning("not settled yet", id=row_id, reason=type(error).__name__)
+            except Exception as error:
+                log.error("look failed", id=row_id, reason=type(error).__name__, exc_info=error)
 
     await asyncio.gather(*(one(row_id) for row_id in due))
     return len(due)

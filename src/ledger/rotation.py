@@ -30,10 +30,6 @@ async def rotate_stored_secrets(settings: Settings) -> int:
     await database.open()
     try:
         return await rotate_key(database, vault)
-    except SealBroken as error:
-        raise KeyUnknown(
-            f"Nothing more was sealed anew, because {error}: set ENCRYPTION_KEY_PREVIOUS to the key before this one."
-        ) from error
     finally:
         await database.close()
 
@@ -41,12 +37,21 @@ async def rotate_stored_secrets(settings: Settings) -> int:
 async def rotate_key(database: Database, vault: Vault) -> int:
     """Returns how many secrets were sealed anew. Can be interrupted and repeated.
 
-    Raises `SealBroken` for a secret that neither key opens; what was done before stays done.
+    Raises `KeyUnknown` that names the secrets neither key opens, after all the others were done.
     """
-    return sum([await _rotate_column(database, vault, table=table, column=column) for table, column in SEALED_COLUMNS])
+    broken: list[str] = []
+    rotated = 0
+    for table, column in SEALED_COLUMNS:
+        rotated += await _rotate_column(database, vault, table=table, column=column, broken=broken)
+    if broken:
+        raise KeyUnknown(
+            f"{rotated} secrets were sealed anew, but no configured key opens {', '.join(broken[:10])}: set "
+            "ENCRYPTION_KEY_PREVIOUS to the key before this one and repeat, or enter these secrets anew."
+        )
+    return rotated
 
 
-async def _rotate_column(database: Database, vault: Vault, *, table: str, column: str) -> int:
+async def _rotate_column(database: Database, vault: Vault, *, table: str, column: str, broken: list[str]) -> int:
     rotated = 0
     after = ""
     while True:
@@ -63,8 +68,12 @@ async def _rotate_column(database: Database, vault: Vault, *, table: str, column
             return rotated
         after = rows[-1]["id"]
         for row in rows:
-            if not vault.is_current(row["sealed"]):
+            if vault.is_current(row["sealed"]):
+                continue
+            try:
                 rotated += await _rotate_row(database, vault, table=table, column=column, row_id=row["id"])
+            except SealBroken:
+                broken.append(f"{table} {row['id']}")
 
 
 async def _rotate_row(database: Database, vault: Vault, *, table: str, column: str, row_id: str) -> int:

@@ -82,6 +82,10 @@ class ShelfType:
     def check(self, settings: Settings) -> Sequence[FieldError]:
         return []
 
+    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
+        """Nothing: what was paid to an account before stays paid."""
+        return ()
+
     def connect(self, settings: Settings) -> Provider:
         return ShelfProvider(self._shelf)
 

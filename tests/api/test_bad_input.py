@@ -40,7 +40,7 @@ REFUSED_FIELDS: list[tuple[object, dict[str, str]]] = [
     ({**BODY, "items": {}}, {"items": "must be a list, not an object"}),
     (
         {**BODY, "items": ["x", None]},
-        {"items[0]": "must be an object, not text", "items[1]": "must be an object"},
+        {"items[0]": "must be an object, not text", "items[1]": "must be an object, not nothing"},
     ),
     (with_item(unitPrice="5000"), {"items[0].unitPrice": "must be a whole number, written in digits only"}),
     (with_item(unitPrice=True), {"items[0].unitPrice": "must be a whole number, not true or false"}),

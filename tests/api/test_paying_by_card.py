@@ -244,7 +244,7 @@ async def test_m3_refunds_at_once_never_exceed_the_payment(shop: Installation, s
     await announce(shop, stripe, stripe.pay(session_id))
     wishes: list[dict[str, int] | None] = [{"amount": 300 + 7 * n} if n % 4 else None for n in range(100)]
     answers = await asyncio.gather(*(shop.staff.post(f"/api/invoices/{invoice_id}/refund", wish) for wish in wishes))
-    assert {answer.status for answer in answers} <= {200, 400, 503}
+    assert {answer.status for answer in answers} <= {200, 400, 409, 503}
     booked = await shop.value("select coalesce(sum(amount_minor), 0) from refund where status = 'succeeded'")
     at_stripe = sum(refund["amount"] for refund in stripe.of("refund"))
     assert booked == at_stripe <= 5000
@@ -261,6 +261,136 @@ async def test_a_refund_is_idempotent_by_its_key(shop: Installation, stripe: Fak
     assert sum(refund["amount"] for refund in stripe.of("refund")) == 100
     other = await shop.staff.post(f"/api/invoices/{invoice_id}/refund", {"amount": 200}, key="refund-1")
     assert other.status == 422
+
+
+async def test_a_refund_that_went_out_unheard_is_not_sent_twice_by_a_retry(
+    shop: Installation, stripe: FakeStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M7. Seen failing while a retry that found Stripe away took the first try for failed."""
+    invoice_id, session_id = await opened(shop)
+    await announce(shop, stripe, stripe.pay(session_id))
+    _hurry(monkeypatch)
+    at = f"/api/invoices/{invoice_id}/refund"
+    fault = stripe.fault("hang_after", "/v1/refunds$", method="POST", times=-1)
+    assert (await shop.staff.post(at, {"amount": 2000}, key="once")).status == 503
+    fault.times = 0
+    stripe.release()
+    async with stripe.refusing():
+        assert (await shop.staff.post(at, {"amount": 2000}, key="once")).status == 503
+    # Pressing again without a key does not send the same money twice either.
+    again = await shop.staff.post(at, {"amount": 2000})
+    assert again.status == 409, again.content
+    assert "20.00 EUR is not confirmed" in again.error
+    assert (await shop.staff.post(at, {"amount": 2000}, key="once")).status == 200
+    assert [refund["amount"] for refund in stripe.of("refund")] == [2000]
+    assert await shop.value("select sum(amount_minor) from refund where status = 'succeeded'") == 2000
+
+
+async def test_an_event_of_another_program_on_the_account_does_not_stop_the_reconciler(
+    shop: Installation, stripe: FakeStripe
+) -> None:
+    foreign_id, foreign_session = await opened(shop)
+    event = stripe.fail(foreign_session)
+    event["data"]["object"]["metadata"] = {"invoice_id": "42"}
+    await announce(shop, stripe, event)
+    assert await status_of(shop, foreign_id) == "pending"
+    assert await shop.value("select count(*) from inbound_event where state = 'received'") == 0
+
+    invoice_id, session_id = await opened(shop)
+    stripe.pay(session_id)
+    shop.clock.move(timedelta(seconds=31))
+    await sweep(shop)
+    assert await status_of(shop, invoice_id) == "paid"
+
+
+async def test_a_checkout_the_provider_does_not_know_any_more_stays_open_and_says_why(
+    shop: Installation, stripe: FakeStripe
+) -> None:
+    invoice_id, _ = await opened(shop)
+    await shop.sql("update checkout set remote_id = 'cs_test_of_another_account'")
+    shop.clock.move(timedelta(seconds=31))
+    await sweep(shop)
+    assert await status_of(shop, invoice_id) == "pending"
+    assert await shop.value("select status from checkout") == "open"
+    fields = (await shop.staff.get(f"/api/invoices/{invoice_id}")).fields()
+    assert "does not know this checkout" in str(fields["checkout"])
+    # The next look comes later, not with every sweep.
+    assert await shop.value("select next_look_at > $1 from checkout", shop.clock.now())
+
+
+async def test_money_that_came_for_a_cancelled_invoice_can_be_sent_back(shop: Installation, stripe: FakeStripe) -> None:
+    invoice_id, session_id = await opened(shop)
+    event = stripe.pay(session_id)
+    await shop.staff.post(f"/api/invoices/{invoice_id}/cancel")
+    await announce(shop, stripe, event)
+    actions = (await shop.staff.get(f"/api/invoices/{invoice_id}/actions")).body["actions"]
+    assert [(action["label"], action["confirm"].split(" for ")[0]) for action in actions] == [
+        ("Refund", "Send 50.00 EUR back")
+    ]
+    assert (await shop.staff.post(f"/api/invoices/{invoice_id}/refund")).status == 200
+    assert await status_of(shop, invoice_id) == "cancelled"
+    assert sum(refund["amount"] for refund in stripe.of("refund")) == 5000
+
+
+async def test_while_a_bank_debit_is_on_its_way_nobody_pays_again(shop: Installation, stripe: FakeStripe) -> None:
+    invoice_id, session_id = await opened(shop)
+    await announce(shop, stripe, stripe.pay(session_id, method="sepa_debit", status="unpaid"))
+    at = f"/api/my/invoices/{invoice_id}"
+    assert (await shop.user.get(f"{at}/actions")).body == {"actions": []}
+    refused = await shop.user.post(f"{at}/pay")
+    assert (refused.status, "on its way" in refused.error) == (400, True)
+    assert len(stripe.of("checkout.session")) == 1
+    await announce(shop, stripe, stripe.settle(session_id))
+    assert await status_of(shop, invoice_id) == "paid"
+
+
+async def test_a_debit_that_failed_does_not_spoil_the_attempt_after_it(shop: Installation, stripe: FakeStripe) -> None:
+    invoice_id, first = await opened(shop)
+    await announce(shop, stripe, stripe.pay(first, method="sepa_debit", status="unpaid"))
+    await announce(shop, stripe, stripe.fail(first))
+    assert await status_of(shop, invoice_id) == "failed"
+    shop.clock.move(timedelta(minutes=1))
+    assert (await shop.user.post(f"/api/my/invoices/{invoice_id}/pay")).status == 200
+    assert await status_of(shop, invoice_id) == "pending"
+    shop.clock.move(timedelta(hours=2))
+    await sweep(shop)
+    assert await status_of(shop, invoice_id) == "pending"
+    assert await shop.value("select count(*) from event where type = 'invoice.payment_failed'") == 1
+
+
+async def test_more_money_than_is_open_is_flagged(shop: Installation, stripe: FakeStripe) -> None:
+    invoice_id, session_id = await opened(shop)
+    event = stripe.pay(session_id)
+    await shop.staff.post(f"/api/invoices/{invoice_id}/mark-paid", {"amount": 2000})
+    await announce(shop, stripe, event)
+    assert await status_of(shop, invoice_id) == "paid"
+    types = [row["type"] for row in await shop.sql("select type from event")]
+    assert types.count("payment.unexpected") == 1
+    assert types.count("invoice.paid") == 1
+
+
+async def test_stripe_cannot_be_activated_where_payers_could_not_come_back(
+    start_ledger: StartLedger, stripe: FakeStripe
+) -> None:
+    ledger = await start_ledger(STRIPE_API_BASE=stripe.url, DASHBOARD_URL="")
+    provider_id = await add_provider(ledger, "stripe", "Cards", secretKey=SECRET_KEY)
+    refused = await ledger.staff.post(f"/api/providers/{provider_id}/activate")
+    assert (refused.status, "DASHBOARD_URL" in refused.error) == (400, True)
+
+
+async def test_a_test_of_the_connection_is_shown_afterwards(shop: Installation) -> None:
+    provider_id = (await shop.staff.get("/api/providers")).body["rows"][0]["id"]
+    assert (await shop.staff.post(f"/api/providers/{provider_id}/test")).status == 200
+    shown = (await shop.staff.get(f"/api/providers/{provider_id}")).fields()
+    assert "test mode" in str(shown["testResult"])
+
+
+async def test_a_connection_that_took_payments_keeps_its_account(shop: Installation, stripe: FakeStripe) -> None:
+    await opened(shop)
+    provider_id = (await shop.staff.get("/api/providers")).body["rows"][0]["id"]
+    live = {"secretKey": "sk_live_51LedgerFakeStripeSecretKey", "webhookSecret": WEBHOOK_SECRET}
+    refused = await shop.staff.put(f"/api/providers/{provider_id}", live)
+    assert (refused.status, "second Stripe provider" in refused.error) == (400, True)
 
 
 async def test_stripe_being_away_leaves_the_invoice_as_it_is(

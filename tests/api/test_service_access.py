@@ -35,7 +35,7 @@ async def test_a_wider_grant_counts_at_once_and_so_does_taking_it_back(ledger: I
 
     assert await may(first) == (404, 404)
     answer = await grant(ledger, "read")
-    assert (answer.status, answer.body) == (200, {"success": True, "redirect": "/service-access"})
+    assert (answer.status, answer.body) == (200, {"success": True, "redirect": "/ledger/service-access"})
     assert await may(first) == (200, 404)
     await grant(ledger, "manage")
     assert await may(first) == (200, 200)

@@ -146,7 +146,7 @@ async def test_what_was_paid_wholly_or_partly_cannot_be_cancelled(ledger: Instal
     assert (refused.status, refused.error) == (400, "Cannot cancel a paid invoice")
     assert (refused_partly.status, refused_partly.error) == (
         400,
-        "Cannot cancel a partly paid invoice; collect the rest, or return what was paid first",
+        "Cannot cancel a partly paid invoice, since money came for it; collect the rest and mark it as paid",
     )
     assert (await state(ledger, paid), await state(ledger, partly)) == ("paid", "pending")
 

@@ -1,6 +1,7 @@
 """How large the proofs are. `make test` runs a short form; LEDGER_PROOF_SCALE=10 asks for ten times as much.
 
-What is random follows a seed, which is printed; LEDGER_PROOF_SEED runs the same again.
+What is random follows a seed, which is printed; LEDGER_PROOF_SEED runs the same again. A long form needs more time
+for each test as well: `LEDGER_PROOF_SCALE=10 .venv/bin/pytest tests/guarantees --timeout 1200`.
 """
 
 import os

@@ -298,17 +298,13 @@ async def test_d8_a_migration_waits_for_another_machines_as_long_as_that_takes(s
 async def test_d8_schedules_run_once_however_many_workers_there_are(
     database_url: str, tmp_path: Path, lanyard: FakeLanyard
 ) -> None:
-    """Seen failing with schedules picked without their lock, and with a loop of each worker's own."""
+    """Seen failing with a schedule that each worker ran on its own."""
     connection = await asyncpg.connect(database_url)
     async with AsyncExitStack() as stack:
         workers = [
             await stack.enter_async_context(
                 real_ledger(
-                    "worker",
-                    database_url=database_url,
-                    directory=tmp_path / f"worker-{number}",
-                    lanyard=lanyard,
-                    LEDGER_WORKER_PROCESSES="2",
+                    "worker", database_url=database_url, directory=tmp_path / f"worker-{number}", lanyard=lanyard
                 )
             )
             for number in range(2)

@@ -256,7 +256,7 @@ async def test_a3_what_was_revoked_is_last_accepted_within_30_seconds(
 async def test_a4_while_lanyard_cannot_say_known_callers_are_served_and_unknown_ones_told_to_wait(
     ledger: Installation, lanyard: FakeLanyard, mode: Mode
 ) -> None:
-    """Seen failing with silence taken for a refusal, and with the last good answer kept for 10 s only."""
+    """Seen failing with silence taken for a refusal, and with the last good answer kept for 20 s only."""
     moved = HandMovedTime()
     identity_of(ledger, moved)
     assert (await ledger.staff.get("/api/payments")).status == 200

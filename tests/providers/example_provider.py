@@ -31,6 +31,10 @@ class VoucherType:
             return []
         return [FieldError("counter", "Enter where people can buy a voucher")]
 
+    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
+        """Nothing: what was paid to an account before stays paid."""
+        return ()
+
     def connect(self, settings: Settings) -> "VoucherProvider":
         return VoucherProvider(settings["counter"].strip())
 

@@ -24,6 +24,7 @@ from tests.providers.wanted import wanted_payment
 
 PAYLOADS = Path(__file__).parent / "payloads"
 INVOICE = "0199a0de-7c00-7000-8000-0000000000f1"
+INTENT = "0199a0de-7c00-7000-8000-0000000000a1"
 AT = datetime.fromtimestamp(1_793_000_000, UTC)
 
 
@@ -108,35 +109,51 @@ class TestWhatTheyMean:
         [
             (
                 "endive/checkout.session.completed",
-                CheckoutCompleted(checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=money("pi_3New1")),
+                CheckoutCompleted(
+                    checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=money("pi_3New1"), intent_id=INTENT
+                ),
             ),
             (
                 "2024-06-20/checkout.session.completed",
-                CheckoutCompleted(checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=money("pi_3Old1")),
+                CheckoutCompleted(
+                    checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=money("pi_3Old1"), intent_id=INTENT
+                ),
             ),
             # Paid as 65.12 USD by the payer's wish; the invoice's 59.50 EUR arrived.
             (
                 "2024-06-20/checkout.session.completed.adaptive_pricing",
-                CheckoutCompleted(checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=money("pi_3Old1")),
+                CheckoutCompleted(
+                    checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=money("pi_3Old1"), intent_id=INTENT
+                ),
             ),
             (
                 "endive/checkout.session.completed.bank_debit",
-                CheckoutCompleted(checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=None),
+                CheckoutCompleted(
+                    checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=None, intent_id=INTENT
+                ),
             ),
             (
                 "2024-06-20/checkout.session.completed.bank_debit",
-                CheckoutCompleted(checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=None),
+                CheckoutCompleted(
+                    checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=None, intent_id=INTENT
+                ),
             ),
             (
                 "endive/checkout.session.async_payment_succeeded",
                 CheckoutCompleted(
-                    checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=money("pi_3New1", "online")
+                    checkout_remote_id="cs_test_a1New",
+                    invoice_id=INVOICE,
+                    payment=money("pi_3New1", "online"),
+                    intent_id=INTENT,
                 ),
             ),
             (
                 "2024-06-20/checkout.session.async_payment_succeeded",
                 CheckoutCompleted(
-                    checkout_remote_id="cs_test_a1Old", invoice_id=INVOICE, payment=money("pi_3Old1", "online")
+                    checkout_remote_id="cs_test_a1Old",
+                    invoice_id=INVOICE,
+                    payment=money("pi_3Old1", "online"),
+                    intent_id=INTENT,
                 ),
             ),
             (
@@ -176,7 +193,9 @@ class TestWhatTheyMean:
     @pytest.mark.parametrize("status", ["unpaid", "no_payment_required", "processing", ""])
     async def test_only_paid_is_paid(self, provider: StripeProvider, status: str) -> None:
         meaning = await provider.understand_event(altered("endive/checkout.session.completed", payment_status=status))
-        assert meaning == CheckoutCompleted(checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=None)
+        assert meaning == CheckoutCompleted(
+            checkout_remote_id="cs_test_a1New", invoice_id=INVOICE, payment=None, intent_id=INTENT
+        )
 
     async def test_icelandic_crowns_come_back_as_the_invoice_counts_them(self, provider: StripeProvider) -> None:
         body = altered("endive/checkout.session.completed", amount_total=595_000, currency="isk")

@@ -228,7 +228,7 @@ def test_each_state_allows_what_the_table_says(
         refusal(lambda: check_can_mark_paid(state)),
         refusal(lambda: check_can_cancel(state, held_minor=0)),
         refusal(lambda: check_can_pay(state)),
-        refusal(lambda: check_can_refund(state)),
+        refusal(lambda: check_can_refund(state, held_minor=0)),
     ]
     assert [None if rule is None else type(rule) for rule in broken] == [mark_paid, cancel, pay, refund]
 
@@ -253,10 +253,10 @@ def test_each_state_allows_what_the_table_says(
         ),
         (
             lambda: check_can_cancel(PENDING, held_minor=1),
-            "Cannot cancel a partly paid invoice; collect the rest, or return what was paid first",
+            "Cannot cancel a partly paid invoice, since money came for it; collect the rest and mark it as paid",
         ),
         (lambda: check_can_pay(CANCELLED), "Invoice is not payable"),
-        (lambda: check_can_refund(PENDING), "Only paid invoices can be refunded"),
+        (lambda: check_can_refund(PENDING, held_minor=5000), "Only paid invoices can be refunded"),
     ],
 )
 def test_a_refusal_is_the_published_sentence_or_says_what_to_do(check: Callable[[], None], sentence: str) -> None:
@@ -282,7 +282,9 @@ def test_a_button_is_offered_exactly_when_its_action_would_be_allowed(
     offered = available_actions(state, held_minor=held_minor, provider_can_refund=provider_can_refund)
     assert ("mark-paid" in offered) is (refusal(lambda: check_can_mark_paid(state)) is None)
     assert ("cancel" in offered) is (refusal(lambda: check_can_cancel(state, held_minor=held_minor)) is None)
-    assert ("refund" in offered) is (refusal(lambda: check_can_refund(state)) is None and provider_can_refund)
+    assert ("refund" in offered) is (
+        refusal(lambda: check_can_refund(state, held_minor=held_minor)) is None and provider_can_refund
+    )
     assert set(offered) <= {"mark-paid", "cancel", "refund"}
 
 

@@ -220,6 +220,8 @@ checkout = sa.Table(
     sa.Column("is_unwanted", sa.Boolean, nullable=False),
     sa.Column("remote_id", sa.Text),
     sa.Column("url", sa.Text),
+    # Why the last look could not settle it, for staff.
+    sa.Column("error", sa.Text),
     sa.Column("expires_at", _time),
     sa.Column("created_at", _time, nullable=False),
     sa.Column("next_look_at", _time),

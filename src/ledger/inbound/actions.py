@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import structlog
 
+from ledger.database.connection import is_database_away
 from ledger.database.transaction import Database, NewJob, Tx
-from ledger.errors import LedgerError
+from ledger.errors import Gone, LedgerError
+from ledger.ids import is_id
 from ledger.inbound.store import InboundEvent, get_event, insert_event, lock_event, update_event
 from ledger.invoices.settling import fail_attempt, find_checkout_of_event, settle_checkout
 from ledger.payments.looks import next_look
@@ -75,10 +77,13 @@ async def apply_event(database: Database, connections: Connections, *, event_id:
     """Applies a saved event. What keeps it from being applied is stored with it, and it is tried again later."""
     async with database.connection() as connection:
         event = await get_event(connection, event_id=event_id)
-        if event.state in ("applied", "ignored") or event.payload is None:
-            return
-        connected = await connections.get(connection, connection_id=event.connection_id)
+    if event.state in ("applied", "ignored"):
+        return
     try:
+        if event.payload is None:
+            raise Gone("What this event said was purged before it could be applied")
+        async with database.connection() as connection:
+            connected = await connections.get(connection, connection_id=event.connection_id)
         meaning = await connected.provider.understand_event(event.payload)
         async with database.transaction_by(kind="provider", name=connected.type.name) as tx:
             locked = await lock_event(tx.connection, event_id=event_id)
@@ -95,7 +100,14 @@ async def apply_event(database: Database, connections: Connections, *, event_id:
                 next_try_at=None,
             )
     except LedgerError as error:
-        await _postpone(database, event_id=event_id, error=error)
+        await _postpone(database, event_id=event_id, sentence=error.sentence, reason=type(error).__name__)
+    except Exception as error:
+        if is_database_away(error):
+            raise
+        # Whatever is wrong with one event must not keep the others waiting.
+        log.error("event not understood", id=event_id, type=event.type, exc_info=error)
+        sentence = "Ledger could not apply this event; its log says why"
+        await _postpone(database, event_id=event_id, sentence=sentence, reason=type(error).__name__)
 
 
 async def _apply(tx: Tx, connected: Connected, event: InboundEvent, meaning: EventMeaning) -> None:
@@ -112,7 +124,13 @@ async def _apply(tx: Tx, connected: Connected, event: InboundEvent, meaning: Eve
                     f"There is no checkout {meaning.intent_id} here that this payment could belong to"
                 )
             state = CheckoutState(status="pending" if meaning.payment is None else "paid", payment=meaning.payment)
-            await settle_checkout(tx, checkout_id=checkout.id, provider=connected.type.name, state=state)
+            await settle_checkout(
+                tx,
+                checkout_id=checkout.id,
+                provider=connected.type.name,
+                state=state,
+                remote_id=meaning.checkout_remote_id,
+            )
         case CheckoutExpired():
             checkout = await find_checkout_of_event(
                 tx, connection_id=event.connection_id, remote_id=meaning.checkout_remote_id, intent_id=None
@@ -121,32 +139,32 @@ async def _apply(tx: Tx, connected: Connected, event: InboundEvent, meaning: Eve
                 state = CheckoutState(status="expired")
                 await settle_checkout(tx, checkout_id=checkout.id, provider=connected.type.name, state=state)
         case PaymentFailed():
-            if meaning.invoice_id is not None:
+            # What is no id of ours is another program's that shares the account.
+            if meaning.invoice_id is not None and is_id(meaning.invoice_id):
                 await fail_attempt(
                     tx,
                     invoice_id=meaning.invoice_id,
                     checkout_remote_id=meaning.checkout_remote_id,
                     connection_id=event.connection_id,
                     failed_at=event.sent_at,
-                    reason=meaning.reason,
                 )
         case NothingToDo():
             return
 
 
-async def _postpone(database: Database, *, event_id: str, error: LedgerError) -> None:
+async def _postpone(database: Database, *, event_id: str, sentence: str, reason: str) -> None:
     async with database.transaction_by(kind="system", name=APPLY_JOB) as tx:
         event = await lock_event(tx.connection, event_id=event_id)
         if event.state in ("applied", "ignored"):
             return
-        gives_up = tx.now - event.received_at > GIVE_UP_AFTER
+        gives_up = tx.now - event.received_at > GIVE_UP_AFTER or event.payload is None
         await update_event(
             tx.connection,
             event_id=event_id,
             state="failed",
-            error=error.sentence,
+            error=sentence,
             attempts=event.attempts + 1,
             applied_at=None,
             next_try_at=None if gives_up else next_look(now=tx.now, looks=event.attempts + 1),
         )
-    log.warning("event not applied", id=event_id, type=event.type, reason=type(error).__name__)
+    log.warning("event not applied", id=event_id, type=event.type, reason=reason)

@@ -1,5 +1,6 @@
 """`/api/webhooks/stripe`: what providers send. Proven by its signature and nothing else."""
 
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from ledger.errors import NotFound
 from ledger.ids import is_id
 from ledger.inbound.actions import receive_event
-from ledger.providers.connections import Connected, Connections
+from ledger.providers.connections import Connected, Connections, SettingsUnreadable
 from ledger.providers.contract import SignatureWrong
 from ledger.providers.store import list_connections
 from ledger.web.bodies import NoBody
@@ -63,7 +64,13 @@ async def _configured(call: Call[NoBody, NoQuery]) -> list[Connected]:
     connections = call.services.get(Connections)
     async with call.database.connection() as connection:
         stored = await list_connections(connection)
-    return [connections.connect(each) for each in stored if each.type == _KIND and each.settings_sealed is not None]
+    configured = []
+    for each in stored:
+        if each.type == _KIND and each.settings_sealed is not None:
+            # One that cannot be opened must not keep the others' events out.
+            with suppress(SettingsUnreadable):
+                configured.append(connections.connect(each))
+    return configured
 
 
 async def _receive(call: Call[NoBody, NoQuery], candidates: list[Connected]) -> Received:

@@ -99,7 +99,7 @@ async def record_payment(tx: Tx, *, invoice: Invoice, payment: Payment) -> Invoi
     if payment.is_unexpected:
         details["unexpected"] = True
         tx.publish(invoice_event("payment.unexpected", changed, amount_minor=payment.amount_minor))
-    elif changed.status is InvoiceStatus.PAID and invoice.status is not InvoiceStatus.PAID:
+    if changed.status is InvoiceStatus.PAID and invoice.status is not InvoiceStatus.PAID:
         tx.publish(invoice_event("invoice.paid", changed, amount_minor=payment.amount_minor))
     tx.audit(AuditEntry(action="payment.succeeded", entity_type="invoice", entity_id=invoice.id, details=details))
     return changed

@@ -85,12 +85,14 @@ async def list_my_invoice_items(call: Call[NoBody, NoQuery]) -> Table:
 async def list_my_invoice_actions(call: Call[NoBody, NoQuery]) -> Actions:
     async with call.database.connection() as connection:
         invoice = await _own(connection, call)
-        active = await call.services.get(Connections).find_active(connection)
+        view = await read_payment_view(connection, call.services.get(Connections), invoice=invoice)
+    if any(each.status == "pending" for each in view.checkouts):
+        return Actions(actions=[])
     try:
         check_can_pay(invoice.status)
     except InvoiceNotPayable:
         return Actions(actions=[])
-    has_checkout = active is not None and active.can(Capability.CHECKOUT)
+    has_checkout = view.active is not None and view.active.can(Capability.CHECKOUT)
     pay = Action(
         label="Pay Now" if has_checkout else "Payment Instructions",
         endpoint=f"/api/my/invoices/{invoice.id}/pay",

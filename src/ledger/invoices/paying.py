@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from ledger.database.transaction import Database, NewJob, Tx
-from ledger.errors import CapabilityMissing
+from ledger.errors import CapabilityMissing, Conflict, LedgerError
 from ledger.identity import Person
 from ledger.invoices.actions import HandPayment, mark_invoice_paid, refresh_invoice
 from ledger.invoices.rules import InvoiceNotPayable, check_can_pay, open_minor
@@ -27,6 +27,7 @@ from ledger.payments.checkout_store import (
     StoredCheckout,
     find_usable_checkout,
     insert_checkout,
+    list_unsettled_checkouts,
     lock_checkout,
     update_checkout,
 )
@@ -85,8 +86,8 @@ async def pay_invoice(
         if isinstance(started, Instructions):
             return await _keep_instructions(tx, prepared, started)
         way = await _keep_checkout(tx, prepared, started)
-    if way is None:
-        raise InvoiceNotPayable("Invoice is not payable")
+    if isinstance(way, LedgerError):
+        raise way
     return way
 
 
@@ -96,7 +97,6 @@ async def _prepare(
     own = await get_invoice_of(tx.connection, invoice_id=invoice_id, user_id=person.user_id)
     invoice = await lock_invoice(tx.connection, invoice_id=own.id)
     check_can_pay(invoice.status)
-    connected = await connections.get_active(tx.connection, capability=Capability.INVOICES)
     facts = await get_facts(tx.connection, invoice_id=invoice.id)
     amount_minor = open_minor(
         status=invoice.status,
@@ -108,10 +108,15 @@ async def _prepare(
         # Nobody can pay nothing: a free ticket is settled by asking for it.
         await mark_invoice_paid(tx, invoice_id=invoice.id, service_id=None, paid=HandPayment())
         return Way(kind="settled", text="Nothing is to be paid: this invoice is settled.")
+    unsettled = await list_unsettled_checkouts(tx.connection, invoice_id=invoice.id)
+    if any(each.status == "pending" for each in unsettled):
+        raise InvoiceNotPayable("A payment of this invoice is on its way; it can take some days to arrive")
+    connected = await connections.get_active(tx.connection, capability=Capability.INVOICES)
     checkout: StoredCheckout | None = None
     if connected.can(Capability.CHECKOUT):
         checkout = await _usable_checkout(tx, invoice, connected, amount_minor=amount_minor)
         if checkout is not None and checkout.url is not None:
+            await _begin_attempt(tx, invoice)
             return Way(kind="checkout", text=checkout.url)
         if checkout is None:
             checkout = await _wish(tx, invoice, connected, amount_minor=amount_minor)
@@ -148,6 +153,7 @@ async def _wish(tx: Tx, invoice: Invoice, connected: Connected, *, amount_minor:
         is_unwanted=False,
         remote_id=None,
         url=None,
+        error=None,
         expires_at=None,
         created_at=tx.now,
         next_look_at=first_look_at,
@@ -219,17 +225,38 @@ async def _keep_instructions(tx: Tx, prepared: _Prepared, started: Instructions)
     return Way(kind="instructions", text=started.text)
 
 
-async def _keep_checkout(tx: Tx, prepared: _Prepared, started: Checkout) -> Way | None:
-    """Stores the open checkout; None when the invoice was settled meanwhile, so that nobody shall pay there."""
+async def _begin_attempt(tx: Tx, invoice: Invoice) -> None:
+    """A new attempt to pay begins, so the failure of the last one is over."""
+    if invoice.failed_at is not None:
+        await update_failed_at(tx.connection, invoice_id=invoice.id, failed_at=None)
+        await refresh_invoice(tx, msgspec.structs.replace(invoice, failed_at=None))
+
+
+def _is_payable(invoice: Invoice) -> bool:
+    try:
+        check_can_pay(invoice.status)
+    except InvoiceNotPayable:
+        return False
+    return True
+
+
+async def _keep_checkout(tx: Tx, prepared: _Prepared, started: Checkout) -> Way | LedgerError:
+    """Stores the open checkout. Returns the refusal when nobody shall pay there any more; it is closed then."""
     assert prepared.checkout_id is not None
     invoice = await lock_invoice(tx.connection, invoice_id=prepared.wanted.invoice_id)
     before = await lock_checkout(tx.connection, checkout_id=prepared.checkout_id)
+    usable = await find_usable_checkout(tx.connection, invoice_id=invoice.id)
+    is_payable = _is_payable(invoice)
+    # A twin of this request may have given up on the row meanwhile; the page that was opened counts.
+    is_rival = usable is not None and usable.id != before.id
     opened = msgspec.structs.replace(
         before,
-        status="open" if before.status == "requested" else before.status,
+        status="open" if before.status in ("requested", "failed") else before.status,
+        is_unwanted=before.is_unwanted or is_rival or not is_payable,
         remote_id=started.remote_id,
         url=started.url,
         expires_at=started.expires_at,
+        next_look_at=before.next_look_at or next_look(now=tx.now, looks=before.looks),
     )
     await update_checkout(tx.connection, checkout=opened)
     if started.customer_remote_id is not None:
@@ -241,15 +268,12 @@ async def _keep_checkout(tx: Tx, prepared: _Prepared, started: Checkout) -> Way 
             remote_id=started.customer_remote_id,
             now=tx.now,
         )
-    try:
-        check_can_pay(invoice.status)
-    except InvoiceNotPayable:
-        await close_checkouts(tx, invoice_id=invoice.id)
-        return None
+    if opened.is_unwanted:
+        tx.defer(NewJob(name=SETTLE_JOB, payload=opened.id.encode()))
+    if not is_payable:
+        return InvoiceNotPayable("Invoice is not payable")
     if opened.is_unwanted or opened.status != "open":
-        return None
+        return Conflict("Another payment page was opened at the same time; press Pay again", retry_after_s=1)
     await update_provider(tx.connection, invoice_id=invoice.id, provider=prepared.connected.type.name)
-    # A new attempt begins, so the failure of the last one is over.
-    await update_failed_at(tx.connection, invoice_id=invoice.id, failed_at=None)
-    await refresh_invoice(tx, msgspec.structs.replace(invoice, failed_at=None))
+    await _begin_attempt(tx, invoice)
     return Way(kind="checkout", text=started.url)

@@ -6,9 +6,9 @@ from ledger.database.connection import Connection
 from ledger.invoices.rules import InvoiceNotPayable, check_can_pay, open_minor
 from ledger.invoices.store import Facts, Invoice
 from ledger.money import format_money
-from ledger.payments.checkout_store import CHECKOUT_PHRASES, StoredCheckout, list_unsettled_checkouts
+from ledger.payments.checkout_store import CHECKOUT_PHRASES, StoredCheckout, list_shown_checkouts
 from ledger.payments.reference import format_reference
-from ledger.providers.connections import Connected, Connections
+from ledger.providers.connections import Connected, Connections, SettingsUnreadable
 from ledger.providers.contract import BankAccount
 from ledger.settings import Settings
 from ledger.web.shapes import Field
@@ -34,9 +34,14 @@ async def read_payment_view(connection: Connection, connections: Connections, *,
         """,
         invoice.id,
     )
+    try:
+        active = await connections.find_active(connection)
+    except SettingsUnreadable:
+        # The invoice can be shown all the same; paying says what is wrong.
+        active = None
     return PaymentView(
-        active=await connections.find_active(connection),
-        checkouts=await list_unsettled_checkouts(connection, invoice_id=invoice.id),
+        active=active,
+        checkouts=await list_shown_checkouts(connection, invoice_id=invoice.id),
         pending_refunds_minor=pending,
     )
 
@@ -77,9 +82,9 @@ def staff_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Se
     """What staff needs for finding a payment again, and what is still on its way."""
     fields = [_reference(invoice), *_instructions(invoice)]
     fields += _code_link(view, invoice, facts, settings, at=f"/api/invoices/{invoice.id}")
-    unsettled = [each for each in view.checkouts if each.status != "open"]
+    unsettled = [each for each in view.checkouts if each.status != "open" or each.error is not None]
     if unsettled:
-        text = "; ".join(f"{each.status}: {CHECKOUT_PHRASES[each.status]}" for each in unsettled)
+        text = "; ".join(f"{each.status}: {each.error or CHECKOUT_PHRASES[each.status]}" for each in unsettled)
         fields.append(Field(key="checkout", label="Online Payment", value=text))
     if view.pending_refunds_minor:
         amount = format_money(view.pending_refunds_minor, invoice.currency)

@@ -336,9 +336,13 @@ def check_can_pay(status: InvoiceStatus) -> None:
         raise InvoiceNotPayable("Invoice is not payable")
 
 
-def check_can_refund(status: InvoiceStatus) -> None:
-    """Paid invoices can be refunded, partly refunded ones again. Raises `OnlyPaidInvoicesRefundable`."""
-    if status is not InvoiceStatus.PAID:
+def check_can_refund(status: InvoiceStatus, *, held_minor: int) -> None:
+    """Paid invoices can be refunded, partly refunded ones again, and money that came for a cancelled one.
+
+    `held_minor` is what arrived less what went back. Raises `OnlyPaidInvoicesRefundable`.
+    """
+    came_too_late = status is InvoiceStatus.CANCELLED and held_minor > 0
+    if status is not InvoiceStatus.PAID and not came_too_late:
         raise OnlyPaidInvoicesRefundable("Only paid invoices can be refunded")
 
 
@@ -352,7 +356,7 @@ def available_actions(status: InvoiceStatus, *, held_minor: int, provider_can_re
         actions.append("mark-paid")
     if _passes(lambda: check_can_cancel(status, held_minor=held_minor)):
         actions.append("cancel")
-    if provider_can_refund and _passes(lambda: check_can_refund(status)):
+    if provider_can_refund and _passes(lambda: check_can_refund(status, held_minor=held_minor)):
         actions.append("refund")
     return tuple(actions)
 

@@ -35,6 +35,7 @@ class StoredCheckout(msgspec.Struct, frozen=True, kw_only=True):
     is_unwanted: bool
     remote_id: str | None
     url: str | None
+    error: str | None
     expires_at: datetime | None
     created_at: datetime
     next_look_at: datetime | None
@@ -43,7 +44,7 @@ class StoredCheckout(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = (
     "id::text, invoice_id::text, connection_id::text, amount_minor, currency, status, is_unwanted, remote_id, url, "
-    "expires_at, created_at, next_look_at, looks"
+    "error, expires_at, created_at, next_look_at, looks"
 )
 
 
@@ -56,8 +57,8 @@ async def insert_checkout(connection: Connection, *, checkout: StoredCheckout) -
     await connection.execute(
         """
         insert into checkout (id, invoice_id, connection_id, amount_minor, currency, status, is_unwanted, remote_id,
-            url, expires_at, created_at, next_look_at, looks)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            url, error, expires_at, created_at, next_look_at, looks)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         """,
         *msgspec.structs.astuple(checkout),
     )
@@ -83,6 +84,12 @@ async def lock_checkout(connection: Connection, *, checkout_id: str) -> StoredCh
     return _read(row)
 
 
+async def find_checkout(connection: Connection, *, checkout_id: str) -> StoredCheckout | None:
+    """A checkout, or None."""
+    row = await connection.fetchrow(f"select {_COLUMNS} from checkout where id = $1", checkout_id)
+    return None if row is None else _read(row)
+
+
 async def get_checkout(connection: Connection, *, checkout_id: str) -> StoredCheckout:
     """A checkout. Raises `NotFound`."""
     row = await connection.fetchrow(f"select {_COLUMNS} from checkout where id = $1", checkout_id)
@@ -94,9 +101,14 @@ async def get_checkout(connection: Connection, *, checkout_id: str) -> StoredChe
 async def find_checkout_by_remote_id(
     connection: Connection, *, connection_id: str, remote_id: str
 ) -> StoredCheckout | None:
-    """The checkout the provider knows by this name, or None."""
+    """The checkout the provider knows by this name, or None.
+
+    It may belong to another connection to the same account, whose events come to both.
+    """
     row = await connection.fetchrow(
-        f"select {_COLUMNS} from checkout where connection_id = $1 and remote_id = $2", connection_id, remote_id
+        f"select {_COLUMNS} from checkout where remote_id = $2 order by connection_id = $1 desc limit 1",
+        connection_id,
+        remote_id,
     )
     return None if row is None else _read(row)
 
@@ -106,6 +118,19 @@ async def list_unsettled_checkouts(connection: Connection, *, invoice_id: str) -
     rows = await connection.fetch(
         f"""
         select {_COLUMNS} from checkout where invoice_id = $1 and status = any($2::text[]) order by created_at
+        """,
+        invoice_id,
+        UNSETTLED,
+    )
+    return [_read(row) for row in rows]
+
+
+async def list_shown_checkouts(connection: Connection, *, invoice_id: str) -> list[StoredCheckout]:
+    """The invoice's checkouts that may still bring money, or that staff has to look at; oldest first, at most ten."""
+    rows = await connection.fetch(
+        f"""
+        select {_COLUMNS} from checkout where invoice_id = $1 and (status = any($2::text[]) or error is not null)
+        order by created_at limit 10
         """,
         invoice_id,
         UNSETTLED,
@@ -130,8 +155,8 @@ async def update_checkout(connection: Connection, *, checkout: StoredCheckout) -
     """Stores what became of a checkout; what it is for does not change."""
     await connection.execute(
         """
-        update checkout set status = $2, is_unwanted = $3, remote_id = $4, url = $5, expires_at = $6,
-            next_look_at = $7, looks = $8
+        update checkout set status = $2, is_unwanted = $3, remote_id = $4, url = $5, error = $6, expires_at = $7,
+            next_look_at = $8, looks = $9
         where id = $1
         """,
         checkout.id,
@@ -139,6 +164,7 @@ async def update_checkout(connection: Connection, *, checkout: StoredCheckout) -
         checkout.is_unwanted,
         checkout.remote_id,
         checkout.url,
+        checkout.error,
         checkout.expires_at,
         checkout.next_look_at,
         checkout.looks,

@@ -3,20 +3,28 @@
 from datetime import datetime, timedelta
 
 # The first look comes within a minute; the running total stands beside each step.
-LOOKS_AFTER = (
+_FIRST_LOOKS_AFTER = (
     timedelta(seconds=30),  # 30 s
     timedelta(seconds=30),  # 1 min
     timedelta(minutes=1),  # 2 min
-    timedelta(minutes=3),  # 5 min
-    timedelta(minutes=10),  # 15 min
-    timedelta(minutes=45),  # 1 h
-    timedelta(hours=5),  # 6 h
-    timedelta(hours=18),  # 1 day
+    timedelta(minutes=1),  # 3 min
+    timedelta(minutes=2),  # 5 min
 )
-# From then on once a day, until the provider gives an answer that settles it.
-LOOKS_AFTERWARDS = timedelta(days=1)
+# Then every five minutes for an hour, every half hour for a day, and once a day until there is an answer.
+_EVERY = (
+    (12, timedelta(minutes=5)),
+    (46, timedelta(minutes=30)),
+)
+_AFTERWARDS = timedelta(days=1)
 
 
 def next_look(*, now: datetime, looks: int) -> datetime:
     """When to look again after `looks` looks were taken."""
-    return now + (LOOKS_AFTER[looks] if looks < len(LOOKS_AFTER) else LOOKS_AFTERWARDS)
+    if looks < len(_FIRST_LOOKS_AFTER):
+        return now + _FIRST_LOOKS_AFTER[looks]
+    looks -= len(_FIRST_LOOKS_AFTER)
+    for times, distance in _EVERY:
+        if looks < times:
+            return now + distance
+        looks -= times
+    return now + _AFTERWARDS

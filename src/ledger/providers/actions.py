@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ledger.database.installation import request_heartbeat
 from ledger.database.transaction import AuditEntry, NewJob, Tx
 from ledger.errors import BadRequest, FieldError
-from ledger.providers.connections import Connections
+from ledger.providers.connections import Connections, SettingsUnreadable
 from ledger.providers.contract import Capability, ProviderType, SettingField, SettingsRefused
 from ledger.providers.store import (
     CONNECTIONS_MAX,
@@ -14,7 +14,9 @@ from ledger.providers.store import (
     count_connections,
     deactivate_connection,
     get_connection,
+    has_business,
     insert_connection,
+    lock_connections,
     update_connection,
 )
 
@@ -56,9 +58,14 @@ async def change_connection(
 
     Raises `NotFound` and `SettingsRefused`; then nothing is stored.
     """
+    await lock_connections(tx.connection)
     stored = await get_connection(tx.connection, connection_id=connection_id, lock=True)
     kind = connections.registry.get(stored.type)
-    before = connections.open_settings(stored)
+    try:
+        before = connections.open_settings(stored)
+    except SettingsUnreadable:
+        # What cannot be opened is entered anew, all of it.
+        before = {}
     after = before | {
         field.key: "" if changes[field.key].strip() == CLEARED and not field.is_required else changes[field.key].strip()
         for field in kind.fields()
@@ -68,6 +75,10 @@ async def change_connection(
     # A connection may be renamed before it is filled in.
     if after != before or (not before and name is None):
         check_settings(kind, after)
+    if after != before and before and await has_business(tx.connection, connection_id=stored.id):
+        faults = list(kind.check_change(before, after))
+        if faults:
+            raise SettingsRefused("; ".join(fault.message for fault in faults), fields=faults)
     changed = sorted(key for key in after.keys() | before.keys() if after.get(key) != before.get(key))
     if not changed and name in (None, stored.name):
         return
@@ -96,6 +107,7 @@ async def activate(tx: Tx, *, connections: Connections, connection_id: str, dash
 
     Raises `NotFound` (and leaves the active one alone), `SettingsRefused` when the settings are not complete.
     """
+    await lock_connections(tx.connection)
     stored = await get_connection(tx.connection, connection_id=connection_id, lock=True)
     kind = connections.registry.get(stored.type)
     settings = connections.open_settings(stored)
@@ -124,6 +136,7 @@ def _bring_products(tx: Tx, kind: ProviderType, stored: StoredConnection) -> Non
 
 async def deactivate(tx: Tx, *, connection_id: str) -> None:
     """Lets nobody take payments until another connection is activated. Raises `NotFound`."""
+    await lock_connections(tx.connection)
     stored = await get_connection(tx.connection, connection_id=connection_id, lock=True)
     if not stored.is_active:
         return

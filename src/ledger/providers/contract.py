@@ -342,6 +342,13 @@ class ProviderType(Protocol):
         """What is wrong with settings, in words for a treasurer; nothing is sent anywhere."""
         ...
 
+    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
+        """What speaks against changing the settings of a connection that payments came through already.
+
+        Another account knows nothing of them: that is a connection of its own.
+        """
+        ...
+
     def connect(self, settings: Settings) -> Provider:
         """A connection with settings that passed `check`."""
         ...

@@ -91,6 +91,10 @@ class ManualType:
                 faults += [FieldError(key, reason) for reason in check(value)]
         return faults
 
+    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
+        """Nothing: what was paid to an account before stays paid."""
+        return ()
+
     def connect(self, settings: Settings) -> "ManualProvider":
         """Raises `SettingsRefused` for settings that are not filled in yet."""
         method = settings.get("paymentMethod", "").strip()

@@ -8,7 +8,7 @@ from msgspec import Meta
 from ledger.database.transaction import Tx
 from ledger.errors import BadRequest, FieldError, LedgerError
 from ledger.providers.actions import activate, change_connection, create_connection, deactivate, shown_value
-from ledger.providers.connections import Connections
+from ledger.providers.connections import Connections, SettingsUnreadable
 from ledger.providers.contract import SettingField
 from ledger.providers.store import StoredConnection, get_connection, list_connections, update_test
 from ledger.web.bodies import Body, NoBody, refusal_of
@@ -68,6 +68,14 @@ def _connections(call: Call[NoBody, NoQuery]) -> Connections:
     return call.services.get(Connections)
 
 
+def _readable(connections: Connections, stored: StoredConnection) -> dict[str, str]:
+    """The settings, or none when they cannot be opened: then they can still be entered anew."""
+    try:
+        return connections.open_settings(stored)
+    except SettingsUnreadable:
+        return {}
+
+
 def _status(stored: StoredConnection) -> str:
     return "Active" if stored.is_active else "Inactive"
 
@@ -121,7 +129,7 @@ async def show_provider(call: Call[NoBody, NoQuery]) -> Detail:
     connections = _connections(call)
     async with call.database.connection() as connection:
         stored = await get_connection(connection, connection_id=call.id_of("Provider"))
-    settings = connections.open_settings(stored)
+    settings = _readable(connections, stored)
     kind = connections.registry.get(stored.type)
     return Detail(
         fields=[
@@ -157,7 +165,7 @@ async def show_provider_settings(call: Call[NoBody, NoQuery]) -> Form:
     connections = _connections(call)
     async with call.database.connection() as connection:
         stored = await get_connection(connection, connection_id=call.id_of("Provider"))
-    settings = connections.open_settings(stored)
+    settings = _readable(connections, stored)
     fields = connections.registry.get(stored.type).fields()
     return Form(
         fields=[

@@ -13,6 +13,8 @@ from ledger.errors import NotFound
 TABLE, COLUMN = "provider_connection", "settings_sealed"
 RemoteKind = Literal["product", "price", "customer"]
 CONNECTIONS_MAX = 50
+# Any constant will do, as long as every version of Ledger uses the same one.
+CONNECTIONS_LOCK = 5_002_002
 
 
 class StoredConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +99,27 @@ async def update_test(connection: Connection, *, connection_id: str, result: str
     )
 
 
+async def lock_connections(connection: Connection) -> None:
+    """Lets only one transaction change connections at a time; all begin with it, so none waits in a circle."""
+    await connection.execute("select pg_advisory_xact_lock($1)", CONNECTIONS_LOCK)
+
+
+async def has_business(connection: Connection, *, connection_id: str) -> bool:
+    """Whether payments came through a connection, or may still come: its account cannot be exchanged then."""
+    found: bool = await connection.fetchval(
+        """
+        select exists (select from payment where connection_id = $1)
+            or exists (
+                select from checkout where connection_id = $1 and status in ('requested', 'open', 'pending')
+            )
+        """,
+        connection_id,
+    )
+    return found
+
+
 async def activate_connection(connection: Connection, *, connection_id: str, now: datetime) -> None:
-    """Makes one connection the active one. Two at once wait for each other; the later one wins."""
-    await connection.execute("lock table provider_connection in share row exclusive mode")
+    """Makes one connection the active one. The caller holds `lock_connections`."""
     await connection.execute(
         "update provider_connection set is_active = false, updated_at = $2 where is_active and id <> $1",
         connection_id,

@@ -133,6 +133,15 @@ class StripeType:
             faults.append(FieldError("webhookSecret", "The signing secret of a webhook endpoint begins with whsec_"))
         return faults
 
+    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
+        """Test and live mode are two worlds: what was paid in one is unknown in the other."""
+        if _is_live(before.get("secretKey", "")) == _is_live(after.get("secretKey", "")):
+            return ()
+        sentence = (
+            "This connection took payments in the other mode already; add a second Stripe provider for this key instead"
+        )
+        return (FieldError("secretKey", sentence),)
+
     def connect(self, settings: Settings) -> "StripeProvider":
         """Costs nothing: neither the library nor Stripe is needed yet."""
         return StripeProvider(
@@ -148,6 +157,10 @@ def _setting(settings: Settings, key: str) -> str:
 
 def _mode(key: str) -> str:
     return "live" if key[3:].startswith("live_") else "test"
+
+
+def _is_live(secret_key: str) -> bool:
+    return "_live_" in secret_key
 
 
 class StripeProvider(ProviderDefaults):
@@ -455,6 +468,7 @@ class StripeProvider(ProviderDefaults):
         return CheckoutCompleted(
             checkout_remote_id=session.id,
             invoice_id=invoice_id,
+            intent_id=(session.metadata or {}).get("intent_id"),
             payment=payment_of(session, heard_at=time_of(event.created)),
         )
 

@@ -4,20 +4,22 @@ What is not known stays `requested`, with its amount reserved, until the reconci
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
 
 import msgspec
 
 from ledger.database.transaction import AuditEntry, Database, NewJob, Tx
-from ledger.errors import BadRequest, LedgerError, RuleBroken
+from ledger.errors import BadRequest, Conflict, LedgerError, ProviderFailed, RuleBroken
 from ledger.identity import Caller
 from ledger.invoices.actions import invoice_event, refresh_invoice
 from ledger.invoices.rules import check_can_refund
 from ledger.invoices.store import Invoice, lock_invoice
+from ledger.money import format_money
 from ledger.payments.looks import next_look
 from ledger.payments.refundable import RefundablePayment, can_refund, list_refundable
 from ledger.payments.rules import check_refund_amount
-from ledger.providers.connections import Connections
+from ledger.providers.connections import Connected, Connections
 from ledger.providers.contract import (
     OutcomeUnknown,
     ProviderRefused,
@@ -28,9 +30,11 @@ from ledger.providers.contract import (
 from ledger.refunds.store import (
     Refund,
     find_refunds,
+    get_refund,
     get_refunded_payment,
     insert_refund,
     lock_refund,
+    sum_requested,
     update_refund,
 )
 from ledger.web.idempotency import Claim, caller_text, claim_resumable
@@ -46,6 +50,14 @@ class NotRefundableByProvider(RuleBroken):
     """The money was not taken by a provider that can send it back."""
 
 
+class PartlyRefunded(ProviderFailed):
+    """An invoice was paid in several parts, and some of them went back while others did not (502)."""
+
+
+class RefundUnderWay(Conflict):
+    """Whether an earlier refund of this invoice went out is not known yet (409)."""
+
+
 async def request_refund(
     database: Database,
     connections: Connections,
@@ -55,31 +67,62 @@ async def request_refund(
     invoice_id: str,
     amount_minor: int | None,
     reason: str | None,
-) -> Sequence[Refund]:
-    """Refunds an amount (without one, all that is left) and returns the refunds made for it.
+) -> None:
+    """Refunds an amount (without one, all that is left); each payment it draws on has a refund of its own.
 
     Raises `NotFound`, `OnlyPaidInvoicesRefundable`, `NotRefundableByProvider`, `RefundAmountRefused`,
-    `ProviderRefused`, `ProviderUnreachable`, `OutcomeUnknown`, `Replay`, `IdempotencyKeyReused`.
+    `RefundUnderWay`, `ProviderRefused`, `ProviderUnreachable`, `OutcomeUnknown`, `PartlyRefunded`, `Replay`,
+    `IdempotencyKeyReused`.
     """
     async with database.transaction_of(caller) as tx:
         ids: Sequence[str] = [tx.ids.new() for _ in range(PARTS_MAX)]
-        wanted: Sequence[Refund] = []
+        taken_up: Sequence[Refund] = []
         if claim is not None:
-            await claim_resumable(tx.connection, actor=tx.actor, claim=claim, now=tx.now)
-            ids, wanted = await _taken_up(tx, claim)
-        if not wanted:
+            claimed_at = await claim_resumable(tx.connection, actor=tx.actor, claim=claim, now=tx.now)
+            ids, taken_up = await _taken_up(tx, claim, claimed_at=claimed_at)
+        wanted: Sequence[Refund] = []
+        if not taken_up:
             wanted = await _store_wish(
-                tx, connections, invoice_id=invoice_id, amount_minor=amount_minor, reason=reason, ids=ids
+                tx,
+                connections,
+                invoice_id=invoice_id,
+                amount_minor=amount_minor,
+                reason=reason,
+                ids=ids,
+                has_key=claim is not None,
             )
-    return [await _send(database, connections, refund) for refund in wanted]
+    if taken_up:
+        outcomes = [await _outcome(_take_up(database, connections, refund)) for refund in taken_up]
+    else:
+        # Every part is sent, also after one that was refused: none may go out later behind staff's back.
+        outcomes = [await _outcome(_send(database, connections, refund)) for refund in wanted]
+    faults = [outcome for outcome in outcomes if outcome is not None]
+    if not faults:
+        return
+    if len(faults) < len(outcomes):
+        raise PartlyRefunded(
+            "Only a part of this refund went out; look at the invoice for what went back, and why the rest did not: "
+            f"{faults[0].sentence}",
+            retry_after_s=60,
+        )
+    raise faults[0]
 
 
-async def _taken_up(tx: Tx, claim: Claim) -> tuple[Sequence[str], Sequence[Refund]]:
+async def _outcome(work: Awaitable[None]) -> LedgerError | None:
+    try:
+        await work
+    except LedgerError as fault:
+        return fault
+    return None
+
+
+async def _taken_up(tx: Tx, claim: Claim, *, claimed_at: datetime) -> tuple[Sequence[str], Sequence[Refund]]:
     """The refunds an equal request made before it crashed, or ids for new ones.
 
-    The same key names the same refunds. Those that failed had no effect, so the request may be made again.
+    The same key, for as long as its record is kept, names the same refunds. Those that failed had no effect, so the
+    request may be made again.
     """
-    seed = f"{caller_text(tx.actor)}|{claim.operation}|{claim.key}"
+    seed = f"{caller_text(tx.actor)}|{claim.operation}|{claim.key}|{claimed_at.isoformat()}"
     for attempt in range(ATTEMPTS_MAX):
         ids = [str(uuid.uuid5(_NAMESPACE, f"{seed}|{attempt}|{part}")) for part in range(PARTS_MAX)]
         found = await find_refunds(tx.connection, refund_ids=ids)
@@ -90,6 +133,16 @@ async def _taken_up(tx: Tx, claim: Claim) -> tuple[Sequence[str], Sequence[Refun
     raise BadRequest("This Idempotency-Key was used too often; take a new key")
 
 
+async def _take_up(database: Database, connections: Connections, refund: Refund) -> None:
+    """Goes on with a refund of an earlier request: the provider is asked first, since it may have gone out."""
+    if refund.status == "requested":
+        refund = await look_at_refund(database, connections, refund_id=refund.id)
+    if refund.status == "failed":
+        raise ProviderRefused(f"The refund was refused: {refund.failure or 'the provider gave no reason'}")
+    if refund.status == "requested":
+        raise OutcomeUnknown("Whether this refund went out is not known yet; ask again in a minute", retry_after_s=60)
+
+
 async def _store_wish(
     tx: Tx,
     connections: Connections,
@@ -98,10 +151,20 @@ async def _store_wish(
     amount_minor: int | None,
     reason: str | None,
     ids: Sequence[str],
+    has_key: bool,
 ) -> list[Refund]:
     invoice = await lock_invoice(tx.connection, invoice_id=invoice_id)
-    check_can_refund(invoice.status)
     payments = await list_refundable(tx.connection, invoice_id=invoice.id)
+    held_minor = sum(payment.left_minor for payment in payments)
+    check_can_refund(invoice.status, held_minor=held_minor)
+    under_way_minor = await sum_requested(tx.connection, invoice_id=invoice.id)
+    if under_way_minor and not has_key:
+        # Somebody pressing again after "not known in time" must not send the same money twice.
+        raise RefundUnderWay(
+            f"A refund of {format_money(under_way_minor, invoice.currency)} is not confirmed by the provider yet; "
+            "look at the invoice again in two minutes",
+            retry_after_s=120,
+        )
     possible = [payment for payment in payments if can_refund(connections, payment)]
     if not possible:
         raise NotRefundableByProvider(
@@ -142,30 +205,83 @@ def _wish(tx: Tx, payment: RefundablePayment, *, amount_minor: int, reason: str 
     )
 
 
-async def _send(database: Database, connections: Connections, refund: Refund) -> Refund:
-    """Asks the provider and stores its answer; an answer that is not known leaves the refund to the reconciler."""
-    if refund.status != "requested":
-        return refund
-    async with database.connection() as connection:
-        _, payment = await get_refunded_payment(connection, refund_id=refund.id)
-        assert payment.connection_id is not None
-        connected = await connections.get(connection, connection_id=payment.connection_id)
+async def _send(database: Database, connections: Connections, refund: Refund) -> None:
+    """Asks the provider for a refund that was just stored, and stores its answer.
+
+    Because nobody asked before, a refusal or a provider out of reach means that nothing happened: the amount is free
+    again. An answer that is not known leaves the refund to the reconciler.
+    """
+    payment, connected = await _payment_of(database, connections, refund)
     failure: LedgerError | None = None
     try:
         state = await connected.provider.refund(wanted_refund(refund, payment))
     except OutcomeUnknown:
         raise
     except (ProviderRefused, ProviderUnreachable) as error:
-        # Nothing happened there, so the amount is free again.
         state = RefundState(status="failed", failure=error.sentence)
         failure = error
     async with database.transaction_by(kind="provider", name=connected.type.name) as tx:
-        settled = await settle_refund(tx, refund_id=refund.id, state=state)
+        # Another request with the same key may have heard more meanwhile; what it stored stays.
+        settled = await settle_refund(tx, refund_id=refund.id, state=state, only_if_requested=failure is not None)
     if failure is not None:
         raise failure
     if settled.status == "failed":
         raise ProviderRefused(f"The refund was refused: {settled.failure or 'the provider gave no reason'}")
-    return settled
+
+
+async def look_at_refund(database: Database, connections: Connections, *, refund_id: str) -> Refund:
+    """Asks where one refund stands and stores it. One the provider never heard of is sent again.
+
+    Raises what keeps the provider from answering; the refund stays `requested` then, and the next look comes later.
+    """
+    async with database.connection() as connection:
+        refund = await get_refund(connection, refund_id=refund_id)
+    if refund.status != "requested":
+        return refund
+    payment, connected = await _payment_of(database, connections, refund)
+    wanted = wanted_refund(refund, payment)
+    try:
+        state = await connected.provider.look_up_refund(wanted, remote_id=refund.provider_reference)
+        if state.status == "unknown":
+            if refund.provider_reference is not None:
+                raise ProviderRefused("The provider does not know this refund any more; was the account changed?")
+            state = await _send_again(connected, wanted)
+    except LedgerError as error:
+        await _postpone(database, refund_id=refund_id, error=error)
+        raise
+    async with database.transaction_by(kind="system", name=SETTLE_JOB) as tx:
+        return await settle_refund(tx, refund_id=refund_id, state=state)
+
+
+async def _send_again(connected: Connected, wanted: WantedRefund) -> RefundState:
+    """Staff wanted it, and the same intent has its effect once: so it is done now, or it is known that it cannot be.
+
+    Taking it for failed instead would be wrong if the first request is still on its way.
+    """
+    try:
+        return await connected.provider.refund(wanted)
+    except ProviderRefused as refused:
+        return RefundState(status="failed", failure=refused.sentence)
+
+
+async def _postpone(database: Database, *, refund_id: str, error: LedgerError) -> None:
+    async with database.transaction_by(kind="system", name=SETTLE_JOB) as tx:
+        refund = await lock_refund(tx.connection, refund_id=refund_id)
+        if refund.status == "requested":
+            looks = refund.looks + 1
+            later = msgspec.structs.replace(
+                refund, looks=looks, next_look_at=next_look(now=tx.now, looks=looks), failure=error.sentence
+            )
+            await update_refund(tx.connection, refund=later)
+
+
+async def _payment_of(
+    database: Database, connections: Connections, refund: Refund
+) -> tuple[RefundablePayment, Connected]:
+    async with database.connection() as connection:
+        _, payment = await get_refunded_payment(connection, refund_id=refund.id)
+        assert payment.connection_id is not None, "only what a connection took is refunded"
+        return payment, await connections.get(connection, connection_id=payment.connection_id)
 
 
 def wanted_refund(refund: Refund, payment: RefundablePayment) -> WantedRefund:
@@ -180,11 +296,13 @@ def wanted_refund(refund: Refund, payment: RefundablePayment) -> WantedRefund:
     )
 
 
-async def settle_refund(tx: Tx, *, refund_id: str, state: RefundState) -> Refund:
+async def settle_refund(tx: Tx, *, refund_id: str, state: RefundState, only_if_requested: bool = False) -> Refund:
     """Stores where a refund stands, and what follows for its invoice. Settling twice changes nothing."""
     invoice_id, _ = await get_refunded_payment(tx.connection, refund_id=refund_id)
     invoice = await lock_invoice(tx.connection, invoice_id=invoice_id)
     before = await lock_refund(tx.connection, refund_id=refund_id)
+    if only_if_requested and before.status != "requested":
+        return before
     after = msgspec.structs.replace(before, provider_reference=state.remote_id or before.provider_reference)
     if state.status in ("succeeded", "failed") and before.status != state.status:
         after = msgspec.structs.replace(

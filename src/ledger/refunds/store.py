@@ -61,6 +61,26 @@ async def find_refunds(connection: Connection, *, refund_ids: Sequence[str]) -> 
     return [_read(row) for row in rows]
 
 
+async def get_refund(connection: Connection, *, refund_id: str) -> Refund:
+    """A refund. Raises `NotFound`."""
+    found = await find_refunds(connection, refund_ids=[refund_id])
+    if not found:
+        raise NotFound("Refund")
+    return found[0]
+
+
+async def sum_requested(connection: Connection, *, invoice_id: str) -> int:
+    """What was asked to go back for an invoice without the provider having acknowledged it, in minor units."""
+    requested: int = await connection.fetchval(
+        """
+        select coalesce(sum(r.amount_minor), 0)::bigint from refund r join payment p on p.id = r.payment_id
+        where p.invoice_id = $1 and r.status = 'requested' and r.provider_reference is null
+        """,
+        invoice_id,
+    )
+    return requested
+
+
 async def lock_refund(connection: Connection, *, refund_id: str) -> Refund:
     """A refund that nobody else changes until the transaction ends. Raises `NotFound`."""
     row = await connection.fetchrow(f"select {_COLUMNS} from refund r where r.id = $1 for update", refund_id)

@@ -154,10 +154,7 @@ def _typed(content: object, kind: type) -> object:
         if not isinstance(value, str):
             continue
         members = _members(field.type)
-        if value == "" and not field.required and str not in members:
-            # An emptied input; only a text can be empty and mean something.
-            del typed[field.encode_name]
-        elif int in members and _WHOLE_NUMBER.fullmatch(value):
+        if int in members and _WHOLE_NUMBER.fullmatch(value):
             typed[field.encode_name] = int(value)
         elif bool in members and value in _BOOLEANS:
             typed[field.encode_name] = _BOOLEANS[value]
@@ -294,7 +291,6 @@ _WORDS = {
 }
 
 _PHRASES = (
-    (r"^must be (.*), not nothing$", r"must be \1"),
     (r"^must be a whole number(.*), not text$", r"must be a whole number\1, written in digits only"),
     (r" matching regex .*x1f.*$", " on one line"),
     (r" matching regex .*\{12\}.*$", " that is an id as Ledger writes it"),

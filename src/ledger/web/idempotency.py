@@ -42,7 +42,7 @@ def read_claim(*, key: str | None, method: str, path: str, body: bytes) -> Claim
         return None
     if not 1 <= len(key) <= KEY_MAX or not key.isascii() or not key.isprintable():
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters")
-    return Claim(operation=f"{method} {path}", key=key, body_sha256=hashlib.sha256(body).digest())
+    return Claim(operation=f"{method} {path.lower()}", key=key, body_sha256=hashlib.sha256(body).digest())
 
 
 def caller_text(actor: Actor) -> str:
@@ -108,16 +108,23 @@ async def _first_answer(connection: Connection, *, caller: str, claim: Claim) ->
     return Replay(row["status"], row["answer"])
 
 
-async def claim_resumable(connection: Connection, *, actor: Actor, claim: Claim, now: datetime) -> None:
+async def claim_resumable(connection: Connection, *, actor: Actor, claim: Claim, now: datetime) -> datetime:
     """Claims a key for an operation that asks a provider between two transactions.
 
     An equal request whose first try never got to an answer is let through again: such an operation derives the ids of
     what it makes from the key, finds what the first try made, and goes on from there.
-    Raises `Replay` and `IdempotencyKeyReused`.
+    Returns when the key was claimed first. Raises `Replay` and `IdempotencyKeyReused`.
     """
     verdict = (await claim_keys(connection, claims=[(actor, claim)], now=now))[0]
     if verdict is not None and not isinstance(verdict, Conflict):
         raise verdict
+    claimed_at: datetime | None = await connection.fetchval(
+        "select created_at from idempotency_record where caller = $1 and operation = $2 and key = $3",
+        caller_text(actor),
+        claim.operation,
+        claim.key,
+    )
+    return claimed_at or now
 
 
 async def complete_claim(database: Database, *, caller: Caller, claim: Claim, status: int, answer: bytes) -> None:

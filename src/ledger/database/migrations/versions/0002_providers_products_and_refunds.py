@@ -178,6 +178,7 @@ def upgrade() -> None:
         sa.Column("is_unwanted", sa.Boolean(), nullable=False),
         sa.Column("remote_id", sa.Text(), nullable=True),
         sa.Column("url", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("next_look_at", sa.DateTime(timezone=True), nullable=True),
