@@ -188,7 +188,7 @@ def _rotate_key(_parsed: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandFailed("The database does not answer: check DATABASE_URL and the server.") from error
     _say(
-        f"{rotated} secrets were sealed anew. ENCRYPTION_KEY_PREVIOUS is not needed any more."
+        f"Sealed anew: {rotated}. ENCRYPTION_KEY_PREVIOUS is not needed any more."
         if rotated
         else "Every secret is sealed with ENCRYPTION_KEY already."
     )

@@ -45,7 +45,7 @@ async def rotate_key(database: Database, vault: Vault) -> int:
         rotated += await _rotate_column(database, vault, table=table, column=column, broken=broken)
     if broken:
         raise KeyUnknown(
-            f"{rotated} secrets were sealed anew, but no configured key opens {', '.join(broken[:10])}: set "
+            f"Sealed anew: {rotated}; but no configured key opens {', '.join(broken[:10])}: set "
             "ENCRYPTION_KEY_PREVIOUS to the key before this one and repeat, or enter these secrets anew."
         )
     return rotated

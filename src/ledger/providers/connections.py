@@ -81,8 +81,11 @@ class Connections:
         """Closes a provider that was replaced, once the requests that still use it are over."""
 
         async def close() -> None:
-            await asyncio.sleep(CLOSED_AFTER_S)
-            await provider.close()
+            try:
+                await asyncio.sleep(CLOSED_AFTER_S)
+            finally:
+                # At the end of the process it is closed at once.
+                await provider.close()
 
         task = asyncio.get_running_loop().create_task(close(), name="close a replaced provider")
         self._closing.add(task)
