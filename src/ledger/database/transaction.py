@@ -30,8 +30,8 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "statement_timeout": "8s",
     "idle_in_transaction_session_timeout": "10s",
-    # As for solid-state disks. With PostgreSQL's default of 4, the checks of sums keep reading whole tables when they
-    # were planned while these were small, and counting one status of many invoices reads the table, not the index.
+    # As for solid-state disks: with PostgreSQL's default of 4, counting one status of many invoices reads the table
+    # instead of its index.
     "random_page_cost": "1.1",
 }
 
