@@ -15,9 +15,6 @@ from ledger.providers.connections import Connections
 from ledger.providers.contract import (
     Capability,
     Instructions,
-    Provider,
-    ProviderDefaults,
-    ProviderType,
     SettingField,
     Settings,
     SyncedProduct,
@@ -25,6 +22,7 @@ from ledger.providers.contract import (
     WantedProduct,
 )
 from ledger.providers.manual import ManualType
+from ledger.providers.provider import Provider, ProviderDefaults, ProviderType
 from ledger.providers.registry import ProviderRegistry
 from tests.installation import Installation
 

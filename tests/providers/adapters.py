@@ -3,8 +3,9 @@
 from types import TracebackType
 from typing import Protocol, Self
 
-from ledger.providers.contract import ProviderType, Settings
+from ledger.providers.contract import Settings
 from ledger.providers.manual import ManualType
+from ledger.providers.provider import ProviderType
 from ledger.providers.stripe import StripeType
 from tests.fakes.stripe import SECRET_KEY, WEBHOOK_SECRET, FakeStripe
 from tests.providers.example_provider import VoucherType

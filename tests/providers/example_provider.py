@@ -5,14 +5,8 @@ from typing import ClassVar
 
 from ledger.errors import FieldError
 from ledger.money import format_money
-from ledger.providers.contract import (
-    Capability,
-    Instructions,
-    ProviderDefaults,
-    SettingField,
-    Settings,
-    WantedPayment,
-)
+from ledger.providers.contract import Capability, Instructions, SettingField, Settings, WantedPayment
+from ledger.providers.provider import ProviderDefaults
 
 
 class VoucherType:

@@ -17,13 +17,13 @@ from ledger.providers.contract import (
     Instructions,
     MoneyArrived,
     NothingToDo,
-    Provider,
     ProviderRefused,
     ProviderUnreachable,
     RefundState,
     SettingField,
     SignatureWrong,
 )
+from ledger.providers.provider import Provider
 from tests.providers.adapters import ADAPTERS, ProviderAdapter
 from tests.providers.wanted import one_line, wanted_payment, wanted_product, wanted_refund
 

@@ -10,16 +10,9 @@ import msgspec
 import pytest
 
 from ledger.payments.reference import creditor_reference, format_reference
-from ledger.providers.contract import (
-    BankAccount,
-    Capability,
-    Instructions,
-    Provider,
-    ProviderType,
-    SettingsRefused,
-    WantedPayment,
-)
+from ledger.providers.contract import BankAccount, Capability, Instructions, SettingsRefused, WantedPayment
 from ledger.providers.manual import ManualProvider, ManualType
+from ledger.providers.provider import Provider, ProviderType
 from tests.providers.wanted import wanted_payment
 
 TRANSFER = {

@@ -8,15 +8,8 @@ import msgspec
 import pytest
 
 from ledger.providers import stripe as ledger_stripe
-from ledger.providers.contract import (
-    CheckoutState,
-    Payer,
-    PaymentLine,
-    Provider,
-    ProviderRefused,
-    ProviderType,
-    RefundState,
-)
+from ledger.providers.contract import CheckoutState, Payer, PaymentLine, ProviderRefused, RefundState
+from ledger.providers.provider import Provider, ProviderType
 from ledger.providers.stripe import StripeProvider, StripeType
 from tests.fakes.stripe import SECRET_KEY, FakeStripe
 from tests.providers.wanted import one_line, wanted_payment, wanted_product, wanted_refund

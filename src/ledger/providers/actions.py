@@ -6,7 +6,8 @@ from ledger.database.installation import request_heartbeat
 from ledger.database.transaction import AuditEntry, NewJob, Tx
 from ledger.errors import BadRequest, FieldError
 from ledger.providers.connections import Connections, SettingsUnreadable
-from ledger.providers.contract import Capability, ProviderType, SettingField, SettingsRefused
+from ledger.providers.contract import Capability, SettingField, SettingsRefused
+from ledger.providers.provider import ProviderType
 from ledger.providers.store import (
     CONNECTIONS_MAX,
     StoredConnection,

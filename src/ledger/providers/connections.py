@@ -9,7 +9,8 @@ import structlog
 from ledger.crypto import SealBroken, Vault
 from ledger.database.connection import Connection
 from ledger.errors import CapabilityMissing, Unavailable
-from ledger.providers.contract import Capability, Provider, ProviderType
+from ledger.providers.contract import Capability
+from ledger.providers.provider import Provider, ProviderType
 from ledger.providers.registry import ProviderRegistry
 from ledger.providers.store import COLUMN, TABLE, StoredConnection, find_active_connection, get_connection
 

@@ -1,21 +1,22 @@
-"""What a payment provider is to Ledger: what it can do, what it needs to know, and what it is asked.
+"""What a payment provider is to Ledger, in Ledger's words: what it can do, what it is asked, and what it answers.
 
-Adding a provider means one file that implements `Provider`, its tests' fixtures and its document. A provider's own
-words (session, intent, price id) stop at its file: everything here is said in Ledger's words. Amounts are integers in
-minor units with their currency; ids of the provider's things are opaque text (`remote_id`).
+`provider.py` has what it is asked with, `subscription_contract.py` the words about subscriptions. Adding a provider
+means one file that implements `provider.Provider`, its tests' fixtures and its document. A provider's own words
+(session, intent, price id) stop at its file. Amounts are integers in minor units with their currency; ids of the
+provider's things are opaque text (`remote_id`).
 
 Every call carries the id of the row that asks (`intent_id`). A provider derives its idempotency key from it, so that
 asking twice has one effect, also after a crash.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from ledger.errors import BadRequest, CapabilityMissing, FieldError, Unavailable
+from ledger.errors import BadRequest, Unavailable
 
 
 class Capability(StrEnum):
@@ -128,6 +129,8 @@ class Checkout(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     customer_remote_id: str | None = None
     """What the provider calls the payer, when it was made with this checkout."""
+    tax_remote_id: str | None = None
+    """What the provider calls the wanted tax, when the checkout is for a subscription that has one."""
 
 
 class Instructions(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,11 +252,69 @@ class PaymentFailed(msgspec.Struct, frozen=True, kw_only=True, tag="payment.fail
     reason: str | None
 
 
+class SubscriptionTouched(msgspec.Struct, frozen=True, kw_only=True, tag="subscription.touched"):
+    """Something happened to a subscription: its present state is to be asked for. At least one of the ids is there."""
+
+    remote_id: str | None = None
+    intent_id: str | None = None
+    """The subscription's row, when the event tells."""
+    checkout_remote_id: str | None = None
+
+
+class PeriodBilled(msgspec.Struct, frozen=True, kw_only=True, tag="period.billed"):
+    """A bill was paid that belongs to a subscription: it is to be asked for, and booked."""
+
+    remote_id: str
+    subscription_remote_id: str | None = None
+
+
+class RemoteRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund as the provider has it, whoever asked for it. `intent_id` is the row that did, if it was Ledger."""
+
+    remote_id: str
+    amount_minor: int
+    currency: str
+    status: Literal["requested", "succeeded", "failed"]
+    failure: str | None
+    created_at: datetime
+    intent_id: str | None = None
+
+
+class RefundsChanged(msgspec.Struct, frozen=True, kw_only=True, tag="refunds.changed"):
+    """All refunds of a payment as they stand now."""
+
+    payment_remote_id: str
+    refunds: tuple[RemoteRefund, ...]
+
+
+class DisputeChanged(msgspec.Struct, frozen=True, kw_only=True, tag="dispute.changed"):
+    """The payer disputes a payment at their bank, as it stands now."""
+
+    payment_remote_id: str
+    remote_id: str
+    amount_minor: int
+    currency: str
+    reason: str
+    """Why, in words for a treasurer."""
+    status: Literal["needs_response", "under_review", "won", "lost"]
+    respond_by: datetime | None
+    created_at: datetime
+
+
 class NothingToDo(msgspec.Struct, frozen=True, kw_only=True, tag="ignored"):
     """An event that Ledger has no use for."""
 
 
-EventMeaning = CheckoutCompleted | CheckoutExpired | PaymentFailed | NothingToDo
+EventMeaning = (
+    CheckoutCompleted
+    | CheckoutExpired
+    | PaymentFailed
+    | SubscriptionTouched
+    | PeriodBilled
+    | RefundsChanged
+    | DisputeChanged
+    | NothingToDo
+)
 
 
 class ProviderEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,122 +325,15 @@ class ProviderEvent(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-# The provider itself
+class ListedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event from the provider's own list, with the bytes that `understand_event` takes."""
+
+    event: ProviderEvent
+    body: bytes
 
 
-class Provider(Protocol):
-    """A connection to a provider, with its settings. Each method may take 8 s at most."""
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the provider's list of events, newest first; `next_after` asks for the next part, if there is one."""
 
-    async def close(self) -> None:
-        """Gives connections back."""
-        ...
-
-    async def test(self) -> str:
-        """Asks the provider whether the settings work; returns a sentence that says as whom.
-
-        Raises `ProviderRefused` and `ProviderUnreachable`.
-        """
-        ...
-
-    def bank_account(self) -> BankAccount | None:
-        """The account that payers transfer money to, when that is how this connection takes payments. Asks nobody."""
-        ...
-
-    async def start_payment(self, wanted: WantedPayment) -> StartedPayment:
-        """Opens a checkout, or says how to pay. The same `intent_id` gives the same checkout.
-
-        Raises `ProviderRefused`, `ProviderUnreachable`, `OutcomeUnknown`.
-        """
-        ...
-
-    async def look_up_checkout(self, *, intent_id: str, remote_id: str | None) -> CheckoutState:
-        """Where a checkout stands. Without a `remote_id` it is found by the intent it was made for."""
-        ...
-
-    async def expire_checkout(self, *, remote_id: str) -> CheckoutState:
-        """Closes a checkout and says where it stands then: it may have been paid in the same moment."""
-        ...
-
-    async def refund(self, wanted: WantedRefund) -> RefundState:
-        """Sends money back. Raises like `start_payment`."""
-        ...
-
-    async def look_up_refund(self, wanted: WantedRefund, *, remote_id: str | None) -> RefundState:
-        """Where a refund stands. Without a `remote_id` it is found by the intent it was made for."""
-        ...
-
-    async def sync_product(self, wanted: WantedProduct) -> SyncedProduct:
-        """Brings the provider's product and price to this version. Raises like `start_payment`."""
-        ...
-
-    def read_event(self, body: bytes, headers: Mapping[str, str]) -> ProviderEvent:
-        """Verifies a signed event on its raw bytes. Raises `SignatureWrong`. `headers` have lower-case names."""
-        ...
-
-    async def understand_event(self, body: bytes) -> EventMeaning:
-        """What a stored event means, asking the provider for the present state where the event alone is not enough.
-
-        Raises `ProviderUnreachable` when it cannot be asked, and `ProviderRefused` when the event makes no sense.
-        """
-        ...
-
-
-class ProviderType(Protocol):
-    """A kind of provider: what it can do and what it needs to know."""
-
-    name: ClassVar[str]
-    """`stripe`, `manual`: stored with connections and payments, and part of no URL."""
-    label: ClassVar[str]
-    capabilities: ClassVar[frozenset[Capability]]
-    syncs_products: ClassVar[bool]
-    """Whether the provider has a catalogue of its own that is to follow ours."""
-
-    def fields(self) -> Sequence[SettingField]:
-        """The settings, in the order of the form."""
-        ...
-
-    def check(self, settings: Settings) -> Sequence[FieldError]:
-        """What is wrong with settings, in words for a treasurer; nothing is sent anywhere."""
-        ...
-
-    def check_change(self, before: Settings, after: Settings) -> Sequence[FieldError]:
-        """What speaks against changing the settings of a connection that payments came through already.
-
-        Another account knows nothing of them: that is a connection of its own.
-        """
-        ...
-
-    def connect(self, settings: Settings) -> Provider:
-        """A connection with settings that passed `check`."""
-        ...
-
-
-class ProviderDefaults:
-    """Says no to everything a small provider cannot do; such a provider overrides the little it can."""
-
-    async def close(self) -> None:
-        """Has nothing to give back."""
-
-    def bank_account(self) -> BankAccount | None:
-        return None
-
-    async def look_up_checkout(self, *, intent_id: str, remote_id: str | None) -> CheckoutState:
-        return CheckoutState(status="unknown")
-
-    async def expire_checkout(self, *, remote_id: str) -> CheckoutState:
-        return CheckoutState(status="unknown")
-
-    async def refund(self, wanted: WantedRefund) -> RefundState:
-        raise CapabilityMissing("This provider cannot send money back; return it the way it came")
-
-    async def look_up_refund(self, wanted: WantedRefund, *, remote_id: str | None) -> RefundState:
-        return RefundState(status="unknown")
-
-    async def sync_product(self, wanted: WantedProduct) -> SyncedProduct:
-        return SyncedProduct(product_remote_id=wanted.product_id, price_remote_id=wanted.price_id)
-
-    def read_event(self, body: bytes, headers: Mapping[str, str]) -> ProviderEvent:
-        raise SignatureWrong("This provider sends no events")
-
-    async def understand_event(self, body: bytes) -> EventMeaning:
-        return NothingToDo()
+    events: tuple[ListedEvent, ...]
+    next_after: str | None = None

@@ -19,12 +19,12 @@ from ledger.providers.contract import (
     BankAccount,
     Capability,
     Instructions,
-    ProviderDefaults,
     SettingField,
     Settings,
     SettingsRefused,
     WantedPayment,
 )
+from ledger.providers.provider import ProviderDefaults
 
 BANK_CHARACTERS_MAX = 100
 INSTRUCTIONS_CHARACTERS_MAX = 5000

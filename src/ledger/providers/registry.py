@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ledger.errors import BadRequest, FieldError
-from ledger.providers.contract import ProviderType
+from ledger.providers.provider import ProviderType
 
 
 class UnknownProviderType(BadRequest):

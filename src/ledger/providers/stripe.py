@@ -27,7 +27,6 @@ from ledger.providers.contract import (
     NothingToDo,
     OutcomeUnknown,
     PaymentFailed,
-    ProviderDefaults,
     ProviderEvent,
     ProviderRefused,
     RefundState,
@@ -39,6 +38,7 @@ from ledger.providers.contract import (
     WantedProduct,
     WantedRefund,
 )
+from ledger.providers.provider import ProviderDefaults
 from ledger.providers.stripe_calls import Calls, NotKnown, open_client
 from ledger.providers.stripe_payloads import (
     Account,
