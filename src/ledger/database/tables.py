@@ -76,9 +76,9 @@ invoice = sa.Table(
     sa.Column("created_at", _time, nullable=False),
     sa.UniqueConstraint("series", "series_number"),
     _check("status in ('pending', 'paid', 'failed', 'cancelled', 'refunded')", "status"),
-    _check("subtotal_minor >= 0 and tax_minor >= 0", "not_negative"),
+    # Below zero only as a provider billed a change of subscription that gave back more than it cost.
     _check("subtotal_minor + tax_minor = total_minor", "sum"),
-    _check("total_minor <= 1000000000000", "total_limit"),
+    _check("total_minor between -1000000000000 and 1000000000000", "total_limit"),
     _check("currency ~ '^[A-Z]{3}$'", "currency"),
     sa.Index("invoice_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
     sa.Index("invoice_of_person_idx", "person_id", sa.text("created_at desc"), sa.text("id desc")),
@@ -105,7 +105,8 @@ invoice_line = sa.Table(
     sa.Column("total_minor", sa.BigInteger, nullable=False),
     sa.Column("tax_rate_bp", sa.Integer, nullable=False),
     sa.Column("product_id", UUID, sa.ForeignKey("product.id")),
-    _check("quantity >= 1 and unit_price_minor >= 0", "not_negative"),
+    # A price below zero is time that was paid for and not used, as a provider bills a change of subscription.
+    _check("quantity >= 1", "quantity"),
     _check("quantity * unit_price_minor = total_minor", "product"),
     _check("tax_rate_bp between 0 and 10000", "tax_rate"),
 )
@@ -277,6 +278,115 @@ product_price = sa.Table(
         unique=True,
         postgresql_where=sa.text("is_current"),
     ),
+)
+
+# What a person receives again and again, and how it stands at the provider that charges for it.
+subscription = sa.Table(
+    "subscription",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("person_id", sa.BigInteger, sa.ForeignKey("person.id"), index=True),
+    sa.Column("product_id", UUID, sa.ForeignKey("product.id"), nullable=False, index=True),
+    # The price that was agreed on; the product may have another one by now.
+    sa.Column("price_id", UUID, sa.ForeignKey("product_price.id"), nullable=False),
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("cancels_at_period_end", sa.Boolean, nullable=False),
+    sa.Column("remote_id", sa.Text),
+    # The page where it can be started, while it is incomplete.
+    sa.Column("checkout_remote_id", sa.Text),
+    sa.Column("checkout_url", sa.Text),
+    sa.Column("checkout_expires_at", _time),
+    # Nobody shall start it any more; its page is to be closed at the provider.
+    sa.Column("is_unwanted", sa.Boolean, nullable=False),
+    sa.Column("period_start", _time),
+    sa.Column("period_end", _time),
+    # When the provider first said that it is paid.
+    sa.Column("activated_at", _time),
+    sa.Column("cancelled_at", _time),
+    # What staff has to look at, in words.
+    sa.Column("problem", sa.Text),
+    # Counts up with every state that is stored, so that one that was asked for earlier does not overwrite a later one.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("next_look_at", _time),
+    sa.Column("looks", sa.Integer, nullable=False),
+    sa.UniqueConstraint("connection_id", "remote_id"),
+    _check("status in ('incomplete', 'active', 'past_due', 'paused', 'cancelled')", "status"),
+    _check("status in ('incomplete', 'cancelled') or (remote_id is not null and activated_at is not null)", "active"),
+    sa.Index("subscription_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("subscription_remote_idx", "remote_id"),
+    sa.Index(
+        "subscription_live_idx",
+        "person_id",
+        "product_id",
+        unique=True,
+        postgresql_where=sa.text("status <> 'cancelled'"),
+    ),
+    sa.Index("subscription_due_idx", "next_look_at", postgresql_where=sa.text("next_look_at is not null")),
+)
+
+# Somebody wants a subscription changed, cancelled or reactivated: stored before the provider is asked.
+subscription_change = sa.Table(
+    "subscription_change",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("subscription_id", UUID, sa.ForeignKey("subscription.id"), nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    # What it shall cost from now on, for a change.
+    sa.Column("price_id", UUID, sa.ForeignKey("product_price.id")),
+    sa.Column("prorates", sa.Boolean, nullable=False),
+    sa.Column("prorate_at", _time, nullable=False),
+    sa.Column("tax_rate_bp", sa.Integer, nullable=False),
+    sa.Column("tax_label", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("failure", sa.Text),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("settled_at", _time),
+    sa.Column("next_look_at", _time),
+    sa.Column("looks", sa.Integer, nullable=False),
+    _check("kind in ('change', 'cancel', 'reactivate')", "kind"),
+    _check("(kind = 'change') = (price_id is not null)", "price"),
+    _check("status in ('requested', 'succeeded', 'failed')", "status"),
+    # One at a time: what is asked of the provider next depends on how the last one ended.
+    sa.Index(
+        "subscription_change_open_idx",
+        "subscription_id",
+        unique=True,
+        postgresql_where=sa.text("status = 'requested'"),
+    ),
+    sa.Index("subscription_change_due_idx", "next_look_at", postgresql_where=sa.text("status = 'requested'")),
+)
+
+# A provider's paid bill of a subscription, and the invoice it became: once, however often it is announced.
+subscription_period = sa.Table(
+    "subscription_period",
+    metadata,
+    sa.Column("connection_id", UUID, sa.ForeignKey("provider_connection.id"), primary_key=True),
+    sa.Column("remote_id", sa.Text, primary_key=True),
+    sa.Column("subscription_id", UUID, sa.ForeignKey("subscription.id"), nullable=False, index=True),
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), nullable=False, unique=True),
+    sa.Column("period_start", _time, nullable=False),
+    sa.Column("period_end", _time, nullable=False),
+    sa.Column("created_at", _time, nullable=False),
+)
+
+# A payer disputes a payment at their bank.
+dispute = sa.Table(
+    "dispute",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("payment_id", UUID, sa.ForeignKey("payment.id"), nullable=False, index=True),
+    sa.Column("remote_id", sa.Text, nullable=False),
+    sa.Column("amount_minor", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("respond_by", _time),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    sa.UniqueConstraint("payment_id", "remote_id"),
+    _check("status in ('needs_response', 'under_review', 'won', 'lost')", "status"),
 )
 
 # How far a provider was brought to a product's present version.
