@@ -22,6 +22,8 @@ from ledger.heartbeat import Heartbeat
 from ledger.identity import Identity, Names
 from ledger.ids import Ids, TimeOrderedIds
 from ledger.inbound import routes as inbound
+from ledger.inbound import staff_routes as inbound_events
+from ledger.inbound.limits import FORGED_EVENTS_PER_MINUTE, ForgeryLimit
 from ledger.invoices import epc_routes, overview
 from ledger.invoices import my_routes as my_invoices
 from ledger.invoices import routes as invoices
@@ -43,6 +45,8 @@ from ledger.refunds import routes as refunds
 from ledger.service_access import routes as service_access
 from ledger.settings import Settings
 from ledger.standalone import DISPLAY_NAMES, StandaloneIdentity, load_or_create_credentials
+from ledger.subscriptions import my_routes as my_subscriptions
+from ledger.subscriptions import routes as subscriptions
 from ledger.system import routes as system
 from ledger.web.call import Services
 from ledger.web.limits import RateLimiter
@@ -61,12 +65,18 @@ FEATURES = (
     payments,
     products,
     providers,
+    subscriptions,
+    my_subscriptions,
     inbound,
+    inbound_events,
     audit,
     billing_settings,
     service_access,
     system,
 )
+# What counts as long as a connection that can do it is stored, whatever is active now: what was paid through it can be
+# refunded there, and who subscribed there still is.
+_OUTLASTING = (Capability.REFUNDS, Capability.SUBSCRIPTIONS)
 # Failed proofs a minute from one address, before further unknown credentials from there have to wait.
 FAILED_PROOFS_PER_MINUTE = 120
 
@@ -98,16 +108,16 @@ def provider_registry(settings: Settings) -> ProviderRegistry:
 
 
 async def current_manifest(database: Database, registry: ProviderRegistry) -> Mapping[str, object]:
-    """The manifest for what the active provider can do just now."""
+    """The manifest for what the active provider can do just now, and for what people have with the others."""
     async with database.connection() as connection:
         stored = await list_connections(connection)
     active = next((each for each in stored if each.is_active), None)
     kind = None if active is None else registry.find(active.type)
     capabilities = set() if kind is None else set(kind.capabilities)
     kinds = [registry.find(each.type) for each in stored]
-    if any(kind is not None and Capability.REFUNDS in kind.capabilities for kind in kinds):
-        # What was paid through a connection can be refunded there, whatever is active now.
-        capabilities.add(Capability.REFUNDS)
+    for capability in _OUTLASTING:
+        if any(kind is not None and capability in kind.capabilities for kind in kinds):
+            capabilities.add(capability)
     return build_manifest(app_version=APP_VERSION, capabilities=capabilities)
 
 
@@ -148,6 +158,11 @@ def build_services(
     )
     services.put(SettingsReader(database, time.monotonic))
     services.put(Connections(registry=provider_registry(settings), vault=services.vault))
+    services.put(
+        ForgeryLimit(
+            per_minute=-(-FORGED_EVENTS_PER_MINUTE // share) if settings.rate_limit else 0, monotonic=time.monotonic
+        )
+    )
     services.put(InvoiceWriter(database, zone=settings.timezone))
     services.put(invoices.InvoiceStates(database))
     services.put(system.ApiDocument(encoded_api_document()))

@@ -45,13 +45,18 @@ BOOKS = (
         """,
     ),
     (
+        # A provider rounds the tax of each line of a subscription's bill, and sets its own limits to fractions.
         "the tax of {names} is not its rate on its lines, rounded half away from zero",
         """
         select distinct i.number from invoice_tax t join invoice i on i.id = t.invoice_id
         left join (
-            select invoice_id, tax_rate_bp, sum(total_minor) as net from invoice_line group by invoice_id, tax_rate_bp
+            select invoice_id, tax_rate_bp, sum(total_minor) as net, count(*) as lines
+            from invoice_line group by invoice_id, tax_rate_bp
         ) l on l.invoice_id = t.invoice_id and l.tax_rate_bp = t.rate_bp
-        where coalesce(l.net, -1) <> t.net_minor or t.tax_minor <> div(t.net_minor * t.rate_bp + 5000, 10000)
+        left join subscription_period s on s.invoice_id = t.invoice_id
+        where l.net is distinct from t.net_minor
+            or abs(t.tax_minor - round(t.net_minor * t.rate_bp / 10000.0)) >
+                case when s.invoice_id is null then 0 else l.lines end
         """,
     ),
     (
@@ -119,6 +124,20 @@ BOOKS = (
         where c.status = 'paid' and not exists (
             select from payment p where p.invoice_id = c.invoice_id and p.connection_id = c.connection_id
         )
+        """,
+    ),
+    (
+        "the subscription {names} is live without its provider ever having said that it is paid",
+        """
+        select id::text from subscription
+        where status in ('active', 'past_due', 'paused') and (activated_at is null or remote_id is null)
+        """,
+    ),
+    (
+        "{names} were booked for a subscription and are not paid",
+        """
+        select i.number from subscription_period s join invoice i on i.id = s.invoice_id
+        where i.status not in ('paid', 'refunded')
         """,
     ),
     (

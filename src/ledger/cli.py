@@ -23,6 +23,7 @@ _DOTENV = Path(".env")
 _FAILED = 1
 _MISUSED = 2
 _CONNECT_TIMEOUT_S = 10
+_RECONCILED_DAYS_MAX = 30
 
 _EXAMPLE_INVOICE = '{"userId":"standalone-user","items":[{"description":"Membership 2026","unitPrice":5000}]}'
 
@@ -60,11 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         ("worker", _worker, "run jobs and schedules"),
         ("migrate", _migrate, "bring the database to this version's schema; safe from several machines at once"),
         ("check", _check, "check settings, database, migrations, Lanyard and the books; exit 1 with what is wrong"),
+        ("reconcile", _reconcile, "compare with the payment providers and mend what was missed; can run at any time"),
         ("openapi", _openapi, "print the OpenAPI document"),
         ("rotate-key", _rotate_key, "seal stored secrets anew with ENCRYPTION_KEY; can run while Ledger serves"),
     ):
         described = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         described.set_defaults(command=command)
+        if command is _reconcile:
+            described.add_argument("--days", type=int, default=30, help="how far back to look (1 to 30, default 30)")
         # Descriptors that the supervisor hands to the processes it starts.
         described.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
         described.add_argument("--listener", type=int, help=argparse.SUPPRESS)
@@ -193,6 +197,35 @@ def _rotate_key(_parsed: argparse.Namespace) -> int:
         else "Every secret is sealed with ENCRYPTION_KEY already."
     )
     return 0
+
+
+def _reconcile(parsed: argparse.Namespace) -> int:
+    if not 1 <= parsed.days <= _RECONCILED_DAYS_MAX:
+        raise SettingsError(f"--days must be from 1 to {_RECONCILED_DAYS_MAX}: providers list events no longer.")
+    _, settings = _read_settings(needs_database=True)
+    import structlog
+
+    from ledger.database.connection import is_database_away
+    from ledger.worker import NotMigrated, reconcile_once
+
+    # What was found is told below, in sentences.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        findings = asyncio.run(reconcile_once(settings, days=parsed.days))
+    except NotMigrated as error:
+        raise CommandFailed(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+        raise CommandFailed("The database does not answer: check DATABASE_URL and the server.") from error
+    for sentence in findings.mended:
+        _say(sentence)
+    for sentence in findings.failed:
+        sys.stderr.write(f"{sentence}\n")
+    mended = f"mended {findings.mended_count}" if findings.mended_count else "nothing was missed"
+    failed = f", {findings.failed_count} could not be settled" if findings.failed_count else ""
+    _say(f"Looked at {findings.looked} events, subscriptions and payment pages: {mended}{failed}.")
+    return _FAILED if findings.failed_count else 0
 
 
 def _openapi(_parsed: argparse.Namespace) -> int:

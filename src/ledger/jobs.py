@@ -19,9 +19,14 @@ from ledger.payments.checkouts import SETTLE_JOB as SETTLE_CHECKOUT
 from ledger.products.actions import SYNC_ALL_JOB, SYNC_JOB, read_sync_payload
 from ledger.products.jobs import queue_due_syncs, sync_all_products, sync_product
 from ledger.providers.connections import Connections
+from ledger.reconciling import reconcile_all
 from ledger.refunds.actions import SETTLE_JOB as SETTLE_REFUND
 from ledger.refunds.actions import look_at_refund
 from ledger.refunds.store import list_due_refund_ids
+from ledger.subscriptions.change_settling import SETTLE_CHANGE_JOB, look_at_change
+from ledger.subscriptions.change_store import list_due_change_ids
+from ledger.subscriptions.settling import LOOK_JOB, look_at_subscription
+from ledger.subscriptions.store import list_due_subscription_ids
 from ledger.system.jobs import purge_idempotency_records, purge_queue_log
 from ledger.web.call import Services
 
@@ -55,7 +60,15 @@ async def _look_at_refund(services: Services, refund_id: str) -> None:
 
 
 async def _apply_event(services: Services, event_id: str) -> None:
-    await apply_event(services.database, services.get(Connections), event_id=event_id)
+    await apply_event(services.database, services.get(Connections), services.settings, event_id=event_id)
+
+
+async def _look_at_subscription(services: Services, subscription_id: str) -> None:
+    await look_at_subscription(services.database, services.get(Connections), subscription_id=subscription_id)
+
+
+async def _look_at_change(services: Services, change_id: str) -> None:
+    await look_at_change(services.database, services.get(Connections), change_id=change_id)
 
 
 async def _sync_product(services: Services, payload: str) -> None:
@@ -78,6 +91,8 @@ JOBS: dict[str, Job] = {
     SETTLE_CHECKOUT: _look_at_checkout,
     SETTLE_REFUND: _look_at_refund,
     APPLY_JOB: _apply_event,
+    LOOK_JOB: _look_at_subscription,
+    SETTLE_CHANGE_JOB: _look_at_change,
 }
 
 
@@ -92,6 +107,8 @@ async def reconcile(services: Services) -> int:
         _take_up(services, list_due_event_ids, _apply_event, now=now),
         _take_up(services, list_due_refund_ids, _look_at_refund, now=now),
         _take_up(services, list_due_checkout_ids, _look_at_checkout, now=now),
+        _take_up(services, list_due_subscription_ids, _look_at_subscription, now=now),
+        _take_up(services, list_due_change_ids, _look_at_change, now=now),
     )
     return sum(counts)
 
@@ -129,6 +146,15 @@ async def _seal(services: Services) -> int:
             return sealed
 
 
+async def _reconcile_all(services: Services) -> int:
+    findings = await reconcile_all(services)
+    for sentence in findings.mended:
+        log.warning("mended", what=sentence)
+    for sentence in findings.failed:
+        log.error("not mended", what=sentence)
+    return findings.mended_count
+
+
 def _on_database(run: Callable[[Database], Awaitable[int]]) -> Sweep:
     return lambda services: run(services.database)
 
@@ -136,6 +162,7 @@ def _on_database(run: Callable[[Database], Awaitable[int]]) -> Sweep:
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule("audit.seal", "* * * * *", _seal),
     Schedule("reconcile", "* * * * *", reconcile),
+    Schedule("reconcile.nightly", "23 2 * * *", _reconcile_all),
     Schedule("products.sweep", "* * * * *", _queue_due_syncs),
     Schedule("idempotency.purge", "17 3 * * *", _on_database(purge_idempotency_records)),
     Schedule("queue.purge", "47 3 * * *", _on_database(purge_queue_log)),

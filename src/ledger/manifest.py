@@ -14,12 +14,14 @@ import msgspec
 from ledger.audit import pages as audit
 from ledger.billing_settings import pages as billing_settings
 from ledger.identity import MANAGE_PERMISSION
+from ledger.inbound import pages as inbound
 from ledger.invoices import pages as invoices
 from ledger.payments import pages as payments
 from ledger.products import pages as products
 from ledger.providers import pages as providers
 from ledger.providers.contract import Capability
 from ledger.service_access import pages as service_access
+from ledger.subscriptions import pages as subscriptions
 
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 
@@ -36,15 +38,26 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
 def build_manifest(*, app_version: str, capabilities: Collection[Capability] = ()) -> dict[str, object]:
     """The manifest for the Dashboard. Raises `ManifestInvalid` when it breaks Lanyard's schema."""
     features = (payments, products, providers, audit, billing_settings, service_access)
-    links = [*invoices.staff_links, *(link for feature in features for link in feature.staff_links)]
+    links = [
+        *invoices.staff_links,
+        *subscriptions.staff_links_for(capabilities),
+        *(link for feature in features for link in feature.staff_links),
+    ]
+    items = [*invoices.user_links, *links[:1], *subscriptions.user_links_for(capabilities)]
+    links += inbound.links_for(capabilities)
     manifest = {
         "name": "Ledger",
         "icon": "receipt",
         "version": app_version,
-        "navigation": [*invoices.user_links, *links[:1]],
-        "sidebar": {"items": [*invoices.user_links, *links[:1]], "footerItems": links[1:]},
+        "navigation": items,
+        "sidebar": {"items": items, "footerItems": links[1:]},
         "widgets": [],
-        "pages": [*invoices.pages_for(capabilities), *(page for feature in features for page in feature.pages)],
+        "pages": [
+            *invoices.pages_for(capabilities),
+            *subscriptions.pages_for(capabilities),
+            *(page for feature in features for page in feature.pages),
+            *inbound.pages_for(capabilities),
+        ],
         "permissions": [MANAGE_PERMISSION],
     }
     built = cast("dict[str, object]", msgspec.to_builtins(manifest))

@@ -25,6 +25,7 @@ from ledger.database.transaction import Database
 from ledger.errors import LedgerError
 from ledger.jobs import JOBS, SCHEDULES, Job, Schedule
 from ledger.providers.connections import Connections
+from ledger.reconciling import Findings, reconcile_all
 from ledger.settings import Settings
 from ledger.web import metrics
 from ledger.web.call import Services
@@ -56,6 +57,18 @@ async def run_worker(settings: Settings, stop: asyncio.Event, *, clock: Clock | 
         seen.cancel()
         await asyncio.gather(seen, return_exceptions=True)
         await _say_goodbye(database, worker_id=worker_id)
+        await close_services(services, lanyard)
+
+
+async def reconcile_once(settings: Settings, *, days: int) -> Findings:
+    """`ledger reconcile`: what the worker does each night, now, in a process of its own."""
+    lanyard = build_lanyard(settings)
+    services = build_services(settings, lanyard=lanyard, pool_size=settings.worker_database_pool)
+    await services.database.open()
+    try:
+        await _check_migrated(services.database)
+        return await reconcile_all(services, days=days)
+    finally:
         await close_services(services, lanyard)
 
 

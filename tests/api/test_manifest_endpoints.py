@@ -13,6 +13,8 @@ from ledger.app import APP_VERSION, all_operations
 from ledger.identity import MANAGE_PERMISSION
 from ledger.manifest import build_manifest
 from ledger.providers.contract import Capability
+from tests.api.heard_events import add_event
+from tests.api.subscribed import add_change, add_period, add_subscription, ensure_gold
 from tests.installation import SHOP, Answer, Client, Installation
 
 CELL = (str, int, bool, type(None))
@@ -34,6 +36,9 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # With every capability there is, so that every page is looked at.
 MANIFEST = build_manifest(app_version=APP_VERSION, capabilities=list(Capability))
 PAGES: list[dict[str, Any]] = MANIFEST["pages"]  # type: ignore[assignment]
+# Forms that are refused here, whoever sends them: the invoice is not paid, so there is nothing to refund, and no
+# provider keeps subscriptions.
+REFUSED_FORMS = {"/refund": 400, "/my/subscribe": 501, "/change": 503}
 
 
 def check_table(body: dict[str, Any]) -> None:
@@ -144,10 +149,13 @@ class Filled(NamedTuple):
     invoice: str
     provider: str
     product: str
+    subscription: str
 
     def values_of(self, page: dict[str, Any]) -> dict[str, str]:
         if page["path"].startswith("/providers"):
             return {"id": self.provider}
+        if page["path"].endswith("/subscriptions/:id"):
+            return {"id": self.subscription}
         return {"id": self.product if page["path"].startswith("/products") else self.invoice}
 
 
@@ -159,10 +167,15 @@ async def something_of_everything(ledger: Installation) -> Filled:
     await ledger.staff.post("/api/service-access", {"serviceId": SHOP, "access": "read"})
     paid = (await ledger.create_invoice()).body["id"]
     await ledger.staff.post(f"/api/invoices/{paid}/mark-paid")
+    subscription = await add_subscription(ledger)
+    await add_period(ledger, subscription, invoice_id=paid)
+    await add_change(ledger, subscription, product_id=await ensure_gold(ledger))
+    await add_event(ledger)
     return Filled(
         invoice=(await ledger.create_invoice(dueDate="2026-03-01")).body["id"],
         provider=provider,
         product=(await ledger.staff.post("/api/products", product)).body["id"],
+        subscription=subscription,
     )
 
 
@@ -233,7 +246,8 @@ async def test_a_form_can_be_sent_back_as_it_was_shown(ledger: Installation) -> 
     for page, section in sections():
         if section["type"] == "form":
             values = things.values_of(page)
-            fields = (await ledger.staff.get(filled(section["endpoint"], values))).body["fields"]
+            caller = caller_of(ledger, page)
+            fields = (await caller.get(filled(section["endpoint"], values))).body["fields"]
             sent = {field["key"]: str(field["value"]) for field in fields if field.get("value") is not None}
             for field in fields:
                 if field["key"] not in sent and field["type"] == "select":
@@ -241,10 +255,10 @@ async def test_a_form_can_be_sent_back_as_it_was_shown(ledger: Installation) -> 
                 elif field["key"] not in sent and field.get("required"):
                     sent[field["key"]] = typed_in[field["key"]]
             config = section["config"]
-            send = ledger.staff.put if config["method"] == "PUT" else ledger.staff.post
+            send = caller.put if config["method"] == "PUT" else caller.post
             answer = await send(filled(config["submitEndpoint"], values), sent)
-            # The invoice is not paid, so there is nothing to refund.
-            expected = {400} if config["submitEndpoint"].endswith("/refund") else {200, 201}
+            refused = {status for end, status in REFUSED_FORMS.items() if config["submitEndpoint"].endswith(end)}
+            expected = refused or {200, 201}
             assert answer.status in expected, (section, answer.content)
 
 
@@ -262,9 +276,29 @@ async def test_the_pages_of_staff_are_hidden_and_closed_to_others(ledger: Instal
         assert (await ledger.nobody.get(endpoint)).status == 401
 
 
+def test_subscriptions_have_pages_only_where_a_provider_keeps_them() -> None:
+    def places(*capabilities: Capability) -> tuple[set[str], list[str]]:
+        manifest: dict[str, Any] = build_manifest(app_version=APP_VERSION, capabilities=capabilities)
+        links = [*manifest["navigation"], *manifest["sidebar"]["items"], *manifest["sidebar"]["footerItems"]]
+        paths = {page["path"] for page in manifest["pages"] if "subscriptions" in page["path"]}
+        return paths, [link["path"] for link in links if "subscriptions" in link["path"]]
+
+    paths, links = places(Capability.SUBSCRIPTIONS)
+    assert paths == {"/subscriptions", "/subscriptions/:id", "/my/subscriptions", "/my/subscriptions/:id"}
+    assert links == ["/my/subscriptions", "/my/subscriptions", "/subscriptions"]
+    assert places(*(each for each in Capability if each is not Capability.SUBSCRIPTIONS)) == (set(), [])
+
+
+def test_the_sidebar_has_what_is_ones_own_above_the_administration() -> None:
+    sidebar: dict[str, Any] = MANIFEST["sidebar"]  # type: ignore[assignment]
+    assert [link["label"] for link in sidebar["items"]] == ["My Invoices", "Overview", "My Subscriptions"]
+    assert "Subscriptions" in [link["label"] for link in sidebar["footerItems"]]
+
+
+@pytest.mark.parametrize("capabilities", [(), tuple(Capability)], ids=["without a provider", "with everything"])
 @pytest.mark.parametrize("where", ["navigation", "sidebar"])
-def test_what_stands_in_the_menu_leads_to_pages(where: str) -> None:
-    manifest: dict[str, Any] = build_manifest(app_version=APP_VERSION)
+def test_what_stands_in_the_menu_leads_to_pages(where: str, capabilities: tuple[Capability, ...]) -> None:
+    manifest: dict[str, Any] = build_manifest(app_version=APP_VERSION, capabilities=capabilities)
     links = manifest[where] if where == "navigation" else [*manifest[where]["items"], *manifest[where]["footerItems"]]
     permissions = {page["path"]: page.get("requiredPermission") for page in PAGES}
 

@@ -17,7 +17,7 @@ def item(unit_price: int) -> list[dict[str, object]]:
 
 
 async def test_the_figures_count_what_is_open_overdue_and_was_paid_this_month(ledger: Installation) -> None:
-    assert await figures(ledger) == {"Open": "0", "Overdue": "0", "Paid This Month": "0"}
+    assert await figures(ledger) == {"Open": "0", "Overdue": "0", "Paid This Month": "0", "Disputes": "0"}
 
     await ledger.create_invoice(items=item(2500), dueDate="2026-03-01")
     partly = (await ledger.create_invoice(items=item(10_000), dueDate="2026-04-01")).body["id"]
@@ -32,12 +32,14 @@ async def test_the_figures_count_what_is_open_overdue_and_was_paid_this_month(le
         "Open": "3 · 85.00 EUR, 5000 JPY",
         "Overdue": "1 · 25.00 EUR",
         "Paid This Month": "2 · 47.00 EUR",
+        "Disputes": "0",
     }
     stats = (await ledger.staff.get("/api/overview/stats")).body["stats"]
     assert [(stat["key"], stat.get("variant")) for stat in stats] == [
         ("open", None),
         ("overdue", "warning"),
         ("paidThisMonth", None),
+        ("disputes", None),
     ]
     assert (await ledger.user.get("/api/overview/stats")).status == 403
 

@@ -3,97 +3,51 @@
 In a test: `async with FakeStripe() as fake: …; assert fake.violations == []`.
 As a process of its own: `python -m tests.fakes.stripe --port 3002 --webhook http://127.0.0.1:3000/api/webhooks/stripe`.
 Its payment page takes the money at once and goes back to `success_url`.
+
+What it knows is in `stripe_world` (objects, events, time), what it does in `stripe_checkout`, `stripe_billing`,
+`stripe_invoices` and `stripe_money`, how it counts in `stripe_arithmetic`, how it answers in `stripe_serving`.
 """
 
 import argparse
 import asyncio
 import contextlib
-import copy
 import json
-import re
-import socket
-import struct
-import time
-from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import aiohttp
 import stripe
 from aiohttp import web
 
-from tests.fakes.stripe_operations import ROUTES, Refusal
-from tests.fakes.stripe_shapes import Nested, Object, blank, decode_form, shown, violations
+from tests.fakes import stripe_billing as billing
+from tests.fakes import stripe_checkout as checkout
+from tests.fakes import stripe_invoices as invoices
+from tests.fakes import stripe_money as money
+from tests.fakes.stripe_old_shapes import as_before_basil
+from tests.fakes.stripe_serving import SECRET_KEY, Fault, Kind, Request, Server
+from tests.fakes.stripe_shapes import Object, blank
+from tests.fakes.stripe_world import API_VERSION
 
-Kind = Literal["hang", "hang_after", "reset_before", "reset_after", "429", "500_before", "500_after", "garbage"]
+__all__ = ["API_VERSION", "SECRET_KEY", "WEBHOOK_SECRET", "FakeStripe", "Fault", "Kind", "Request"]
 
-SECRET_KEY = "sk_test_51LedgerFakeStripeSecretKey"
 WEBHOOK_SECRET = "whsec_LedgerFakeStripeWebhookSecret"
-API_VERSION = "2026-10-28.endive"
-
-_MAX_RECORDED = 100_000
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request as it arrived."""
-
-    method: str
-    path: str
-    params: dict[str, Nested]
-    idempotency_key: str | None
-    headers: dict[str, str]
-
-
-@dataclass
-class Fault:
-    """Something that goes wrong with matching requests, `times` times."""
-
-    kind: Kind
-    path: str = ""
-    method: str = ""
-    times: int = 1
-    retry_after_s: int | None = None
-    should_retry: str | None = None
-
-    def takes(self, request: web.Request) -> bool:
-        fits = re.search(self.path, request.path) is not None and self.method in ("", request.method)
-        if not fits or self.times == 0:
-            return False
-        self.times -= 1
-        return True
-
-
-class FakeStripe:
+class FakeStripe(Server):
     """Stripe as Ledger sees it. Public attributes may be changed at any time and count for the next request."""
 
     def __init__(self, *, port: int = 0) -> None:
-        self.keys = {SECRET_KEY}
-        self.restricted_keys: set[str] = set()
-        """Keys that may do nothing (403)."""
-        self.delay_s = 0.0
-        """Between the arrival of a request and its effect; meanwhile its idempotency key is taken."""
+        super().__init__()
         self.surcharge = 0
         """Added to the total of new sessions, as a tax setting of the account would."""
         self.refund_status = "succeeded"
         self.payment_method_types = ["card"]
         self.account: Object = {**blank(stripe.Account), "id": "acct_1Ledger", "charges_enabled": True}
         self.account["settings"] = {"dashboard": {"display_name": "Sportverein Beispiel"}}
-        self.faults: list[Fault] = []
-        self.requests: deque[Request] = deque(maxlen=_MAX_RECORDED)
-        self.violations: list[str] = []
-        self.events: list[Object] = []
-        self.objects: dict[str, Object] = {}
         self.webhook: tuple[str, str] | None = None
         """Where the payment page announces payments, and the secret it signs with."""
-        self._answers: dict[str, tuple[tuple[str, str], tuple[int, Object]]] = {}
-        self._running: set[str] = set()
-        self._counter = count(1)
         self._port = port
-        self._released = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     # Running
@@ -139,286 +93,160 @@ class FakeStripe:
     ) -> None:
         await self.stop()
 
-    def release(self) -> None:
-        """Lets go (with a reset) whoever hangs, and whoever will."""
-        self._released.set()
+    # Payment pages
 
-    # Controls
-
-    def fault(self, kind: Kind, path: str = "", **details: Any) -> Fault:
-        """Makes the next matching request fail. `path` is a regular expression, `times=-1` means always."""
-        fault = Fault(kind, path, **details)
-        self.faults.append(fault)
-        return fault
-
-    def of(self, kind: str) -> list[Object]:
-        """All objects of a kind (`checkout.session`, `refund`), oldest first."""
-        return [one for one in self.objects.values() if one["object"] == kind]
-
-    def requests_to(self, path: str, method: str = "") -> list[Request]:
-        """The recorded requests whose path fits the regular expression."""
-        return [one for one in self.requests if re.search(path, one.path) and method in ("", one.method)]
-
-    def pay(self, session_id: str, *, method: str = "card", status: str = "paid") -> Object:
-        """Somebody pays; returns the event. `status="unpaid"` is a bank debit that is still on its way."""
+    def pay(self, session_id: str, *, method: str = "card", status: Literal["paid", "unpaid"] = "paid") -> Object:
+        """Somebody pays; returns the session's event. `status="unpaid"` is a bank debit that is still on its way."""
+        self.run_due()
         session = self.objects[session_id]
         assert session["status"] == "open", "only an open session can be paid"
-        intent = self._payment_intent(session)
-        session.update(status="complete", payment_status=status, url=None, payment_intent=intent["id"])
-        session["customer_details"] = {"email": "payer@example.org", "name": "Some Payer"}
-        self._charge(intent, method, "succeeded" if status == "paid" else "pending")
-        intent["status"] = "succeeded" if status == "paid" else "processing"
-        return self._happened("checkout.session.completed", session)
+        return checkout.pay(self, session, method=method, status=status)
 
     def settle(self, session_id: str) -> Object:
-        """The money of a bank debit arrives; returns the event."""
-        session = self.objects[session_id]
-        intent = self.objects[session["payment_intent"]]
-        intent.update(status="succeeded", amount_received=intent["amount"])
-        self.objects[intent["latest_charge"]].update(status="succeeded", paid=True)
-        session["payment_status"] = "paid"
-        return self._happened("checkout.session.async_payment_succeeded", session)
+        """The money of a bank debit arrives; returns the session's event."""
+        self.run_due()
+        return checkout.conclude(self, self.objects[session_id], "succeeded", "")
 
-    def fail(self, session_id: str, message: str = "Your card was declined.") -> Object:
-        """A card is declined, or a bank debit does not work out; returns the event."""
+    def fail(self, session_id: str, message: str = money.DECLINED) -> Object:
+        """A card is declined, or a bank debit does not work out; returns the event.
+
+        A declined card leaves the page open; its subscription exists then, but is incomplete.
+        """
+        self.run_due()
         session = self.objects[session_id]
-        is_debit = session["status"] == "complete"
-        intent = self.objects[session["payment_intent"]] if is_debit else self._payment_intent(session)
-        intent.update(status="requires_payment_method")
-        intent["last_payment_error"] = {"type": "card_error", "code": "card_declined", "message": message}
-        failed = self._happened("payment_intent.payment_failed", intent)
-        return self._happened("checkout.session.async_payment_failed", session) if is_debit else failed
+        if session["status"] == "complete":
+            return checkout.conclude(self, session, "failed", message)
+        return checkout.decline(self, session, message)
 
     def expire(self, session_id: str) -> Object:
         """A session's time is over; returns the event."""
-        self.objects[session_id].update(status="expired", url=None)
-        return self._happened("checkout.session.expired", self.objects[session_id])
+        return checkout.expire(self, self.objects[session_id])
+
+    # Subscriptions
+
+    def subscription_of(self, session_id: str) -> Object:
+        """The subscription that a session began."""
+        return self.objects[self.objects[session_id]["subscription"]]
+
+    def decline(self, customer_or_subscription_id: str) -> None:
+        """The customer's bank says no from now on. Payment pages still take money: people use another card there."""
+        self.declining.add(self._customer(customer_or_subscription_id))
+
+    def accept(self, customer_or_subscription_id: str) -> None:
+        """The customer's bank says yes at once from now on."""
+        self.declining.discard(self._customer(customer_or_subscription_id))
+        self.slow.discard(self._customer(customer_or_subscription_id))
+
+    def take_days(self, customer_or_subscription_id: str) -> None:
+        """The customer pays by bank debit from now on: until `settle_invoice` or `fail_invoice` it is on its way."""
+        self.slow.add(self._customer(customer_or_subscription_id))
+
+    def settle_invoice(self, invoice_id: str) -> list[Object]:
+        """The debit for an invoice arrives; returns the events."""
+        return self._landed(invoice_id, "succeeded")
+
+    def fail_invoice(self, invoice_id: str) -> list[Object]:
+        """The debit for an invoice does not work out; returns the events."""
+        return self._landed(invoice_id, "failed")
+
+    def _landed(self, invoice_id: str, outcome: Literal["succeeded", "failed"]) -> list[Object]:
+        mark = len(self.events)
+        checkout.land(self, self.objects[invoice_id], outcome, "The bank did not pay the direct debit.")
+        return self.events[mark:]
+
+    def _customer(self, object_id: str) -> str:
+        found = self.objects[object_id]
+        return str(found["customer"] if found["object"] == "subscription" else found["id"])
+
+    def retry(self, subscription_id: str) -> list[Object]:
+        """Stripe tries again to collect the open invoices, oldest first; returns the events."""
+        self.run_due()
+        mark = len(self.events)
+        for invoice in self.invoices_of(subscription_id):
+            intent = invoices.intent_of(self, invoice)
+            if invoice["status"] == "open" and intent is not None and intent["status"] != "processing":
+                billing.collect(self, invoice)
+        return self.events[mark:]
+
+    def invoices_of(self, subscription_id: str) -> list[Object]:
+        """All invoices of a subscription, oldest first."""
+        found = self.of("invoice")
+        return [one for one in found if one["parent"]["subscription_details"]["subscription"] == subscription_id]
+
+    def end(self, subscription_id: str) -> Object:
+        """Stripe, or somebody in its dashboard, ends a subscription now; returns the event."""
+        self.run_due()
+        subscription = self.objects[subscription_id]
+        is_behind = subscription["status"] == "past_due"
+        return billing.end(self, subscription, "payment_failed" if is_behind else "cancellation_requested")
+
+    # Stripe's own dashboard
+
+    def refund(self, payment_intent_id: str, amount: int | None = None, *, status: str = "succeeded") -> Object:
+        """Somebody gives money back in the dashboard: all that is left, or less; returns the refund."""
+        self.run_due()
+        intent = self.objects[payment_intent_id]
+        left = money.left_to_refund(self, intent)
+        made = money.refund(self, intent, left if amount is None else amount, status, {}, "requested_by_customer")
+        # Its reference number at the bank is known a little later.
+        self.happened("refund.updated", made)
+        self.happened("charge.refund.updated", made)
+        return made
 
     def settle_refund(self, refund_id: str, status: str, failure_reason: str | None = None) -> Object:
-        """A refund that was on its way arrives or fails; returns the event."""
-        self.objects[refund_id].update(status=status, failure_reason=failure_reason)
-        return self._happened("refund.updated" if status != "failed" else "refund.failed", self.objects[refund_id])
+        """A refund that was on its way arrives or fails; returns the refund's event."""
+        return money.end_refund(self, self.objects[refund_id], status, failure_reason)
 
-    def forget_keys(self) -> None:
-        """Forgets all idempotency keys, as Stripe does after a day."""
-        self._answers.clear()
+    def dispute(self, payment_intent_id: str, reason: str = "fraudulent", amount: int | None = None) -> Object:
+        """The payer goes to the bank, which takes the money back for now; returns the dispute."""
+        self.run_due()
+        intent = self.objects[payment_intent_id]
+        return money.dispute(self, intent, reason, intent["amount_received"] if amount is None else amount)
+
+    def close_dispute(self, dispute_id: str, status: Literal["won", "lost"] = "lost") -> Object:
+        """The bank decides, `won` is for the association; returns the event `charge.dispute.closed`."""
+        self.run_due()
+        return money.close_dispute(self, self.objects[dispute_id], status)
+
+    # Events
+
+    def as_before_basil(self, event: Object) -> Object:
+        """An event as an endpoint of an older API version gets it."""
+        return as_before_basil(self, event)
 
     def sign(
         self, event: Object, secret: str = WEBHOOK_SECRET, *, timestamp: int | None = None
     ) -> tuple[bytes, dict[str, str]]:
-        """Returns an event as it would arrive: its body, and the header with the signature."""
+        """Returns an event as it would arrive: its body, and the header with the signature (of the present time)."""
         body = json.dumps(event, separators=(",", ":"))
         signature = stripe.WebhookSignature.generate_signature_header(body, secret, timestamp)
         return body.encode(), {"stripe-signature": signature}
 
     async def deliver(self, url: str, event: Object, secret: str = WEBHOOK_SECRET, *, times: int = 1) -> list[int]:
         """Sends an event to a webhook endpoint; returns the statuses it answered with."""
+        return await self.deliver_all(url, [event] * times, secret)
+
+    async def deliver_all(self, url: str, events: Sequence[Object], secret: str = WEBHOOK_SECRET) -> list[int]:
+        """Sends events to a webhook endpoint, in this order; returns the statuses it answered with."""
         statuses = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
-            for _ in range(times):
+            for event in events:
                 body, headers = self.sign(event, secret)
-                async with session.post(
-                    url, data=body, headers={**headers, "content-type": "application/json"}
-                ) as answer:
+                headers["content-type"] = "application/json"
+                async with session.post(url, data=body, headers=headers) as answer:
                     statuses.append(answer.status)
         return statuses
 
-    # Objects
-
-    def new(self, resource: type[stripe.StripeObject], prefix: str, **values: Any) -> Object:
-        made = {**blank(resource), "created": int(time.time()), "livemode": False, **values}
-        made["id"] = values.get("id") or f"{prefix}_{next(self._counter):06d}Fake"
-        self.objects[made["id"]] = made
-        return made
-
-    def find(self, kind: str, object_id: str, param: str = "id") -> Object:
-        found = self.objects.get(object_id)
-        if found is None or found["object"] != kind or found.get("deleted"):
-            raise Refusal(
-                404 if param == "id" else 400, f"No such {kind}: '{object_id}'", code="resource_missing", param=param
-            )
-        return found
-
-    def _payment_intent(self, session: Object) -> Object:
-        if session["payment_intent"] is not None:
-            return self.objects[session["payment_intent"]]
-        data = session.pop("_payment_intent_data")
-        intent = self.new(
-            stripe.PaymentIntent,
-            "pi",
-            amount=session["amount_total"],
-            currency=session["currency"],
-            customer=session["customer"],
-            status="requires_payment_method",
-            **{"metadata": {}, **data},
-        )
-        session["payment_intent"] = intent["id"]
-        return intent
-
-    def _charge(self, intent: Object, method: str, status: str) -> None:
-        charge = self.new(
-            stripe.Charge,
-            "ch",
-            amount=intent["amount"],
-            currency=intent["currency"],
-            payment_intent=intent["id"],
-            status=status,
-            paid=status == "succeeded",
-            payment_method_details={"type": method},
-        )
-        intent["latest_charge"] = charge["id"]
-        if status == "succeeded":
-            intent["amount_received"] = intent["amount"]
-
-    def _happened(self, kind: str, thing: Object) -> Object:
-        event = {**blank(stripe.Event), "id": f"evt_{next(self._counter):06d}Fake", "type": kind}
-        event.update(created=int(time.time()), livemode=False, api_version=API_VERSION, pending_webhooks=1)
-        event["data"] = {"object": shown(thing)}
-        self.events.append(event)
-        return event
-
-    # Serving
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        text = await request.text() if request.method == "POST" else request.query_string
-        params = decode_form(text)
-        key = request.headers.get("Idempotency-Key")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append(Request(request.method, request.path, params, key, headers))
-        fault = next((one for one in self.faults if one.takes(request)), None)
-        if fault is not None and fault.kind in ("hang", "reset_before", "429", "500_before", "garbage"):
-            return await self._fail(request, fault)
-        status, body, is_new = await self._answer(request, params, text, key)
-        if fault is not None:
-            if fault.kind == "500_after":
-                # Stripe keeps a 500, too, and gives it again for the same key.
-                status, body = 500, _SERVER_ERROR
-                if key is not None and is_new:
-                    self._answers[key] = ((request.path, text), (status, body))
-            else:
-                return await self._fail(request, fault)
-        answer_headers = {"Request-Id": f"req_{next(self._counter):06d}"}
-        if status == 500:
-            answer_headers["Stripe-Should-Retry"] = "false"
-        return web.json_response(body, status=status, headers=answer_headers)
-
-    async def _fail(self, request: web.Request, fault: Fault) -> web.StreamResponse:
-        headers = {}
-        if fault.retry_after_s is not None:
-            headers["Retry-After"] = str(fault.retry_after_s)
-        if fault.should_retry is not None:
-            headers["Stripe-Should-Retry"] = fault.should_retry
-        if fault.kind == "429":
-            return web.json_response(_RATE_LIMITED, status=429, headers=headers)
-        if fault.kind == "500_before":
-            return web.json_response(_SERVER_ERROR, status=500, headers=headers)
-        if fault.kind == "garbage":
-            return web.Response(text="<html>Welcome</html>", content_type="text/html", headers=headers)
-        if fault.kind.startswith("hang"):
-            await self._released.wait()
-        _reset(request)
-        return web.Response()
-
-    async def _answer(
-        self, request: web.Request, params: dict[str, Nested], text: str, key: str | None
-    ) -> tuple[int, Object, bool]:
-        """Returns status, body, and whether the request was carried out now (not answered from memory)."""
-        try:
-            self._check_key(request)
-        except Refusal as refusal:
-            return refusal.status, refusal.body, False
-        if request.method != "POST":
-            key = None
-        asked = (request.path, text)
-        if key is not None and key in self._answers:
-            before, answer = self._answers[key]
-            if before != asked:
-                sentence = f"Keys for idempotent requests can only be used with the same parameters: '{key}'"
-                return 400, Refusal(400, sentence, kind="idempotency_error").body, False
-            return *answer, False
-        if key is not None and key in self._running:
-            code = "idempotency_key_in_use"
-            return 409, Refusal(409, "Another request is using it", kind="idempotency_error", code=code).body, False
-        try:
-            if key is not None:
-                self._running.add(key)
-            if self.delay_s:
-                await asyncio.sleep(self.delay_s)
-            status, body, is_kept = self._carry_out(request, params)
-        finally:
-            self._running.discard(key or "")
-        if key is not None and is_kept:
-            self._answers[key] = (asked, (status, copy.deepcopy(body)))
-        return status, body, True
-
-    def _carry_out(self, request: web.Request, params: dict[str, Nested]) -> tuple[int, Object, bool]:
-        is_kept = False
-        try:
-            for route in ROUTES:
-                match = route.path.fullmatch(request.path)
-                if match is not None and route.method == request.method:
-                    found = violations(route.params, params)
-                    if found:
-                        self.violations += [f"{request.method} {request.path}: {one}" for one in found]
-                        raise Refusal(400, f"Received unknown or wrong parameters: {found}", code="parameter_unknown")
-                    is_kept = True
-                    body = route.act(self, dict(params), match[1] if match.groups() else "")
-                    return 200, self._expanded(shown(body), params), True
-            self.violations.append(f"{request.method} {request.path} is not known to the fake")
-            raise Refusal(404, f"Unrecognized request URL ({request.method}: {request.path})")
-        except Refusal as refusal:
-            return refusal.status, refusal.body, is_kept
-        except Exception as error:
-            self.violations.append(f"{request.method} {request.path} made the fake fail: {error!r}")
-            raise
-
-    def _check_key(self, request: web.Request) -> None:
-        if request.headers.get("Stripe-Version") != API_VERSION:
-            self.violations.append(f"{request.path} asks for version {request.headers.get('Stripe-Version')}")
-        if "X-Stripe-Client-Telemetry" in request.headers:
-            self.violations.append(f"{request.path} carries telemetry")
-        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key in self.restricted_keys:
-            raise Refusal(403, f"The provided key '{key}' does not have the required permissions for this endpoint")
-        if key not in self.keys:
-            # The real Stripe masks most of the key. This one does not, to see that Ledger does.
-            raise Refusal(401, f"Invalid API Key provided: {key}")
-
-    def _expanded(self, body: Object, params: dict[str, Nested]) -> Object:
-        paths = params.get("expand", [])
-        for path in paths if isinstance(paths, list) else []:
-            place: Any = body
-            for name in str(path).split("."):
-                if isinstance(place.get(name), str):
-                    place[name] = shown(self.objects[place[name]])
-                place = place.get(name)
-                if place is None:
-                    break
-        return body
-
     async def _payment_page(self, request: web.Request) -> web.StreamResponse:
+        self.run_due()
         session = self.objects.get(request.match_info["id"])
         if session is None or session["status"] != "open":
             return web.Response(text="This page can no longer be used.", status=410)
-        event = self.pay(session["id"])
+        mark = len(self.events)
+        self.pay(session["id"])
         if self.webhook is not None:
-            await self.deliver(self.webhook[0], event, self.webhook[1])
+            await self.deliver_all(self.webhook[0], self.events[mark:], self.webhook[1])
         raise web.HTTPSeeOther(session["success_url"])
-
-
-_SERVER_ERROR: Object = {"error": {"type": "api_error", "message": "An unknown error occurred"}}
-_RATE_LIMITED: Object = {
-    "error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests"}
-}
-
-
-def _reset(request: web.Request) -> None:
-    """Ends the connection with a TCP reset, as a crash does."""
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
 
 
 async def _serve_forever(arguments: argparse.Namespace) -> None:

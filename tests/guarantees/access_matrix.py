@@ -6,6 +6,8 @@ made for `owner`. 400 and 501 in a caller's column mean: let in, and then refuse
 
 from typing import NamedTuple
 
+from tests.api.heard_events import add_event
+from tests.api.subscribed import GOLD, add_subscription, ensure_gold
 from tests.installation import USER, Installation
 
 # Granted more than its own invoices before each cell of the operations on grants; nobody in the table is it.
@@ -57,6 +59,31 @@ _TABLE = """
     PUT    /api/products/{id}                    401 403 403 200 403 403
     GET    /api/products/{id}/actions            401 403 403 200 403 403
     POST   /api/products/{id}/toggle             401 403 403 200 403 403
+    GET    /api/subscriptions                    401 403 403 200 403 403
+    GET    /api/subscriptions/{id}               401 403 403 200 403 403
+    GET    /api/subscriptions/{id}/actions       401 403 403 200 403 403
+    POST   /api/subscriptions/{id}/cancel        401 403 403 400 403 403  # it has ended
+    POST   /api/subscriptions/{id}/reactivate    401 403 403 400 403 403  # the same
+    POST   /api/subscriptions/{id}/change        401 403 403 400 403 403  # the same
+    POST   /api/subscriptions/{id}/change/preview 401 403 403 400 403 403  # the same
+    GET    /api/subscriptions/{id}/change/form   401 403 403 200 403 403
+    GET    /api/subscriptions/{id}/invoices      401 403 403 200 403 403
+    GET    /api/subscriptions/{id}/changes       401 403 403 200 403 403
+    POST   /api/my/subscribe                     401 501 501 501 403 403  # no provider that keeps subscriptions
+    GET    /api/my/subscribe/form                401 200 200 200 403 403
+    GET    /api/my/subscriptions                 401 200 200 200 403 403
+    GET    /api/my/subscriptions/{id}            401 200 404 404 403 403
+    GET    /api/my/subscriptions/{id}/actions    401 200 404 404 403 403
+    POST   /api/my/subscriptions/{id}/cancel     401 400 404 404 403 403  # it has ended
+    POST   /api/my/subscriptions/{id}/reactivate 401 400 404 404 403 403  # the same
+    POST   /api/my/subscriptions/{id}/change     401 400 404 404 403 403  # the same
+    POST   /api/my/subscriptions/{id}/change/preview 401 400 404 404 403 403  # the same
+    GET    /api/my/subscriptions/{id}/change/form 401 200 404 404 403 403
+    GET    /api/my/subscriptions/{id}/invoices   401 200 404 404 403 403
+    GET    /api/stripe-events                    401 403 403 200 403 403
+    GET    /api/stripe-events/{id}               401 403 403 200 403 403
+    GET    /api/stripe-events/{id}/actions       401 403 403 200 403 403
+    POST   /api/stripe-events/{id}/retry         401 403 403 200 403 403
     POST   /api/webhooks/stripe                  400 400 400 400 400 400  # nothing of it is signed
     POST   /api/webhooks/stripe/{id}             404 404 404 404 404 404  # no Stripe account has this id
     GET    /api/overview/stats                   401 403 403 200 403 403
@@ -86,6 +113,11 @@ _BODIES: dict[str, object] = {
     "PUT /api/providers/{id}": {"name": "Cash desk"},
     "POST /api/products": _PRODUCT,
     "PUT /api/products/{id}": {"name": "Day ticket"},
+    "POST /api/subscriptions/{id}/change": {"productId": GOLD},
+    "POST /api/subscriptions/{id}/change/preview": {"productId": GOLD},
+    "POST /api/my/subscriptions/{id}/change": {"productId": GOLD},
+    "POST /api/my/subscriptions/{id}/change/preview": {"productId": GOLD},
+    "POST /api/my/subscribe": {"productId": GOLD},
     "POST /api/service-access": {"serviceId": GRANTED, "access": "manage"},
 }
 
@@ -124,8 +156,12 @@ MATRIX = [_read(line) for line in _TABLE.strip().splitlines()]
 
 async def path_for(row: Row, ledger: Installation) -> str:
     """The row's path with the id of something fresh that exists."""
+    if "/subscri" in row.path:
+        await ensure_gold(ledger)
     if "{id}" not in row.path:
         return row.path
+    if "/subscriptions/" in row.path:
+        return row.path.replace("{id}", await add_subscription(ledger, status="cancelled"))
     if row.path.startswith("/api/service-access"):
         granted = await ledger.staff.post("/api/service-access", {"serviceId": GRANTED, "access": "read"})
         assert granted.status == 200, granted.content
@@ -139,6 +175,8 @@ async def path_for(row: Row, ledger: Installation) -> str:
         filled = await ledger.staff.put(f"/api/providers/{provider_id}", {"paymentMethod": "cash"})
         assert filled.status == 200, filled.content
         return row.path.replace("{id}", provider_id)
+    if row.path.startswith("/api/stripe-events"):
+        return row.path.replace("{id}", await add_event(ledger))
     if row.path.startswith("/api/products"):
         product = await ledger.staff.post("/api/products", _PRODUCT)
         assert product.status == 201, product.content

@@ -47,7 +47,8 @@ class Wire:
         return self._cut is None
 
     def mend(self) -> None:
-        self._is_down = False
+        """Carries again; a cut that found no commit is off."""
+        self._is_down, self._cut = False, None
 
     def _abort_all(self) -> None:
         for client in self._clients:

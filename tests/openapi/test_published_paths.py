@@ -31,6 +31,11 @@ PUBLISHED = (
     ("GET", "/api/my/invoices/{id}/actions"),
     ("GET", "/api/my/invoices/{id}/items"),
     ("POST", "/api/my/invoices/{id}/pay"),
+    ("POST", "/api/my/subscribe"),
+    ("GET", "/api/my/subscriptions"),
+    ("GET", "/api/my/subscriptions/{id}"),
+    ("GET", "/api/my/subscriptions/{id}/actions"),
+    ("POST", "/api/my/subscriptions/{id}/cancel"),
     ("GET", "/api/openapi"),
     ("GET", "/api/payments"),
     ("GET", "/api/products"),
@@ -47,6 +52,11 @@ PUBLISHED = (
     ("POST", "/api/providers/{id}/activate"),
     ("POST", "/api/providers/{id}/deactivate"),
     ("GET", "/api/providers/{id}/settings"),
+    ("GET", "/api/subscriptions"),
+    ("GET", "/api/subscriptions/{id}"),
+    ("GET", "/api/subscriptions/{id}/actions"),
+    ("POST", "/api/subscriptions/{id}/cancel"),
+    ("POST", "/api/subscriptions/{id}/reactivate"),
     ("POST", "/api/webhooks/stripe"),
     ("GET", "/api/settings"),
     ("PUT", "/api/settings"),
@@ -84,6 +94,14 @@ def test_every_operation_says_what_it_does_and_who_may_call_it(document: Schema)
             assert described["summary"], (method, path)
             assert described["description"].startswith("May be called by"), (method, path)
             assert described["x-callers"], (method, path)
+
+
+def test_subscribing_is_described_with_both_of_its_answers(document: Schema) -> None:
+    answers = document["paths"]["/api/my/subscribe"]["post"]["responses"]
+    shapes = [answers[status]["content"]["application/json"]["schema"] for status in ("200", "201")]
+    assert shapes[0] == shapes[1]
+    assert set(shapes[0]["properties"]) == {"success", "id", "url", "redirect"}
+    assert shapes[0]["required"] == ["success", "id"]
 
 
 @pytest.mark.parametrize("operation_id", BODY_EXAMPLES)

@@ -1,11 +1,12 @@
 """The contract of `ledger.providers.contract`, asked of every provider."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from uuid_utils import uuid7
 
 from ledger.errors import CapabilityMissing
 from ledger.providers.contract import (
@@ -17,15 +18,20 @@ from ledger.providers.contract import (
     Instructions,
     MoneyArrived,
     NothingToDo,
+    PeriodBilled,
     ProviderRefused,
     ProviderUnreachable,
     RefundState,
     SettingField,
     SignatureWrong,
+    SubscriptionTouched,
 )
 from ledger.providers.provider import Provider
+from ledger.providers.subscription_contract import SubscriptionState, WantedSubscription
 from tests.providers.adapters import ADAPTERS, ProviderAdapter
+from tests.providers.bills import adds_up
 from tests.providers.wanted import one_line, wanted_payment, wanted_product, wanted_refund
+from tests.providers.wanted_subscriptions import VAT, opened, priced, wanted_change, wanted_subscription
 
 
 @pytest.fixture(params=ADAPTERS, ids=lambda kind: kind.__name__.removesuffix("Adapter").lower())
@@ -60,6 +66,14 @@ async def paid(adapter: ProviderAdapter, provider: Provider, amount_minor: int =
     assert isinstance(meaning, CheckoutCompleted)
     assert meaning.payment is not None
     return meaning.payment
+
+
+async def subscribed(adapter: ProviderAdapter, provider: Provider) -> tuple[WantedSubscription, SubscriptionState]:
+    """Has somebody subscribe for 40.00 EUR a month, and 19 % tax."""
+    wanted = wanted_subscription(await priced(provider, 4000), tax=VAT)
+    await adapter.pay((await opened(provider, wanted)).remote_id)
+    state = await provider.look_up_subscription(intent_id=wanted.intent_id, remote_id=None, checkout_remote_id=None)
+    return wanted, state
 
 
 class TestSettings:
@@ -213,6 +227,113 @@ class TestRefunds:
     async def test_what_never_was_is_unknown(self, provider: Provider) -> None:
         wanted = wanted_refund("nothing", 100)
         assert await provider.look_up_refund(wanted, remote_id=None) == RefundState(status="unknown")
+
+
+class TestSubscriptions:
+    async def test_without_the_capability_it_says_so(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        if can(adapter, Capability.SUBSCRIPTIONS):
+            pytest.skip("It can")
+        change = wanted_change("nothing", "nothing", prorate_at=datetime.now(UTC))
+        attempts: list[Awaitable[object]] = [
+            provider.start_subscription(wanted_subscription("nothing")),
+            provider.preview_change(change),
+            provider.change_subscription(change),
+            provider.cancel_subscription(intent_id="-", remote_id="nothing"),
+            provider.reactivate_subscription(intent_id="-", remote_id="nothing"),
+        ]
+        for attempt in attempts:
+            with pytest.raises(CapabilityMissing):
+                await attempt
+
+    async def test_the_same_intent_starts_one_subscription(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        wanted = wanted_subscription(await priced(provider, 4000), tax=VAT)
+        started = await asyncio.gather(*(provider.start_subscription(wanted) for _ in range(3)))
+        assert all(one == started[0] for one in started)
+        assert started[0].customer_remote_id
+        assert started[0].tax_remote_id
+
+    async def test_it_is_not_active_before_it_is_paid(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        wanted = wanted_subscription(await priced(provider, 4000))
+        checkout = await opened(provider, wanted)
+        for checkout_id in (checkout.remote_id, None):
+            state = await provider.look_up_subscription(
+                intent_id=wanted.intent_id, remote_id=None, checkout_remote_id=checkout_id
+            )
+            assert (state.status, state.checkout) == ("incomplete", checkout)
+        await adapter.pay(checkout.remote_id)
+        state = await provider.look_up_subscription(intent_id=wanted.intent_id, remote_id=None, checkout_remote_id=None)
+        assert (state.status, state.price_remote_id) == ("active", wanted.price_remote_id)
+        assert state.remote_id is not None
+
+    async def test_what_was_paid_is_told_with_lines_and_tax(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        wanted, state = await subscribed(adapter, provider)
+        remote_id = state.remote_id or ""
+        [bill_id] = await provider.list_paid_periods(
+            subscription_remote_id=remote_id, since=datetime.now(UTC) - timedelta(hours=1)
+        )
+        period = await provider.look_up_period(remote_id=bill_id)
+        assert period is not None
+        adds_up(period)
+        assert (period.intent_id, period.subscription_remote_id) == (wanted.intent_id, remote_id)
+        assert (period.is_paid, period.total_minor, period.tax_minor) == (True, 4760, 760)
+        assert [one.amount_minor for one in period.payments] == [4760]
+        assert (period.period_start, period.period_end) == (state.period_start, state.period_end)
+
+    async def test_a_change_costs_what_its_preview_says_once(
+        self, adapter: ProviderAdapter, provider: Provider
+    ) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        _, state = await subscribed(adapter, provider)
+        assert state.remote_id is not None
+        assert state.period_start is not None
+        change = wanted_change(state.remote_id, await priced(provider, 9000), prorate_at=state.period_start, tax=VAT)
+        preview = await provider.preview_change(change)
+        for _ in range(2):
+            changed = await provider.change_subscription(change)
+            assert (changed.status, changed.price_remote_id) == ("active", change.price_remote_id)
+        bills = await provider.list_paid_periods(
+            subscription_remote_id=state.remote_id, since=datetime.now(UTC) - timedelta(hours=1)
+        )
+        assert len(bills) == 2
+        period = await provider.look_up_period(remote_id=bills[-1])
+        assert period is not None
+        adds_up(period)
+        assert period.total_minor == preview.charge_minor - preview.credit_minor
+        assert sum(one.amount_minor for one in period.payments) == preview.amount_due_minor
+
+    async def test_its_end_is_at_the_end_of_the_period_and_can_be_taken_back(
+        self, adapter: ProviderAdapter, provider: Provider
+    ) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        _, state = await subscribed(adapter, provider)
+        assert state.remote_id is not None
+        ending = await provider.cancel_subscription(intent_id=str(uuid7()), remote_id=state.remote_id)
+        assert (ending.status, ending.cancels_at_period_end) == ("active", True)
+        assert await provider.reactivate_subscription(intent_id=str(uuid7()), remote_id=state.remote_id) == state
+
+    async def test_what_never_was_is_unknown(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        for remote_id, checkout_id in ((None, None), ("nothing", None), (None, "nothing")):
+            state = await provider.look_up_subscription(
+                intent_id=str(uuid7()), remote_id=remote_id, checkout_remote_id=checkout_id
+            )
+            assert state == SubscriptionState(status="unknown")
+        assert await provider.look_up_period(remote_id="nothing") is None
+        assert not await provider.list_paid_periods(subscription_remote_id="nothing", since=datetime.now(UTC))
+
+    async def test_what_happened_is_announced_and_listed(self, adapter: ProviderAdapter, provider: Provider) -> None:
+        needs(adapter, Capability.SUBSCRIPTIONS)
+        wanted = wanted_subscription(await priced(provider, 4000))
+        body, _ = await adapter.pay((await opened(provider, wanted)).remote_id)
+        meaning = await provider.understand_event(body)
+        assert isinstance(meaning, SubscriptionTouched)
+        assert meaning.intent_id == wanted.intent_id
+        page = await provider.list_events(since=datetime.now(UTC) - timedelta(hours=1), after=None)
+        meanings = [await provider.understand_event(one.body) for one in page.events]
+        assert meaning in meanings
+        assert any(isinstance(one, PeriodBilled) for one in meanings)
 
 
 class TestProducts:

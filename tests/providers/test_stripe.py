@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ledger.providers import stripe as ledger_stripe
+from ledger.providers import stripe_calls
 from ledger.providers.contract import CheckoutState, Payer, PaymentLine, ProviderRefused, RefundState
 from ledger.providers.provider import Provider, ProviderType
 from ledger.providers.stripe import StripeProvider, StripeType
@@ -27,7 +27,7 @@ async def paid(fake: FakeStripe, provider: StripeProvider, amount_minor: int = 5
 def test_it_is_a_provider_and_declares_what_works() -> None:
     kind: ProviderType = StripeType()
     provider: Provider = kind.connect({"secretKey": SECRET_KEY})
-    assert sorted(kind.capabilities) == ["checkout", "invoices", "refunds"]
+    assert sorted(kind.capabilities) == ["checkout", "invoices", "recurringBilling", "refunds", "subscriptions"]
     assert provider.bank_account() is None
     assert SECRET_KEY not in repr(provider)
 
@@ -224,7 +224,7 @@ class TestLookingUpACheckout:
     async def test_without_its_id_it_is_found_among_many(
         self, provider: StripeProvider, fake: FakeStripe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_stripe, "_PAGE", 10)
+        monkeypatch.setattr(stripe_calls, "PAGE", 10)
         wanted = wanted_payment()
         checkout = await provider.start_payment(wanted)
         payer = Payer(person_id=7, remote_id=checkout.customer_remote_id)
@@ -310,7 +310,7 @@ class TestRefunds:
     async def test_without_its_id_it_is_found_among_many(
         self, provider: StripeProvider, fake: FakeStripe, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_stripe, "_PAGE", 10)
+        monkeypatch.setattr(stripe_calls, "PAGE", 10)
         payment = await paid(fake, provider)
         wanted = wanted_refund(payment, 100)
         state = await provider.refund(wanted)

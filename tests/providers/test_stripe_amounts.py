@@ -9,7 +9,8 @@ from hypothesis import strategies as some
 from ledger.money import CURRENCY_EXPONENTS, format_money
 from ledger.providers.contract import PaymentLine, ProviderRefused, WantedPayment
 from ledger.providers.stripe import StripeProvider
-from ledger.providers.stripe_payloads import LINES_MAX, from_stripe_amount, session_lines, to_stripe_amount
+from ledger.providers.stripe_amounts import from_stripe_amount, to_stripe_amount
+from ledger.providers.stripe_checkout import LINES_MAX, session_lines
 from tests.fakes.stripe import FakeStripe
 from tests.providers.wanted import one_line, wanted_payment, wanted_refund
 

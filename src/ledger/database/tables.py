@@ -144,7 +144,7 @@ payment = sa.Table(
     sa.UniqueConstraint("provider", "provider_reference"),
     _check("amount_minor >= 0", "not_negative"),
     sa.Index("payment_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
-    sa.Index("payment_received_idx", "received_at", postgresql_include=["currency", "amount_minor"]),
+    sa.Index("payment_received_idx", "received_at", postgresql_include=["currency", "amount_minor", "method"]),
 )
 
 # Money sent back, by the provider that took it. The sum per payment never exceeds the payment (a trigger sees to it).
@@ -167,6 +167,7 @@ refund = sa.Table(
     sa.Column("looks", sa.Integer, nullable=False),
     _check("amount_minor > 0", "positive"),
     _check("status in ('requested', 'succeeded', 'failed')", "status"),
+    sa.UniqueConstraint("payment_id", "provider_reference"),
     sa.Index("refund_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
     sa.Index("refund_due_idx", "next_look_at", postgresql_where=sa.text("status = 'requested'")),
 )
@@ -425,6 +426,8 @@ inbound_event = sa.Table(
     sa.Column("next_try_at", _time),
     sa.UniqueConstraint("connection_id", "remote_id"),
     _check("state in ('received', 'applied', 'ignored', 'failed')", "state"),
+    sa.Index("inbound_event_in_state_idx", "state", sa.text("received_at desc"), sa.text("id desc")),
+    sa.Index("inbound_event_of_type_idx", "type", sa.text("received_at desc"), sa.text("id desc")),
     sa.Index("inbound_event_newest_idx", sa.text("received_at desc"), sa.text("id desc")),
     sa.Index("inbound_event_due_idx", "next_try_at", postgresql_where=sa.text("state in ('received', 'failed')")),
 )

@@ -8,6 +8,7 @@ import msgspec
 from ledger.errors import NotFound
 from ledger.ids import is_id
 from ledger.inbound.actions import receive_event
+from ledger.inbound.limits import ForgeryLimit
 from ledger.providers.connections import Connected, Connections, SettingsUnreadable
 from ledger.providers.contract import SignatureWrong
 from ledger.providers.store import list_connections
@@ -25,7 +26,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 _KIND = "stripe"
 _DESCRIPTION = (
     "Proven by the `Stripe-Signature` header over the raw body. Sending an event again changes nothing. "
-    "A wrong, stale or missing signature is 400, and nothing is stored."
+    "A wrong, stale or missing signature is 400, and nothing is stored. Who keeps sending such is answered 429."
 )
 
 
@@ -35,11 +36,12 @@ _DESCRIPTION = (
     "Receive an event from Stripe",
     callers=PUBLIC,
     answer=Received,
-    errors=(400, 413, 503),
+    errors=(400, 413, 429, 503),
     description=_DESCRIPTION,
 )
 async def receive_stripe_event(call: Call[NoBody, NoQuery]) -> Received:
-    return await _receive(call, await _configured(call))
+    with call.services.get(ForgeryLimit).watching(call.address):
+        return await _receive(call, await _configured(call))
 
 
 @acts(
@@ -48,15 +50,16 @@ async def receive_stripe_event(call: Call[NoBody, NoQuery]) -> Received:
     "Receive an event from one Stripe account",
     callers=PUBLIC,
     answer=Received,
-    errors=(400, 404, 413, 503),
+    errors=(400, 404, 413, 429, 503),
     description=_DESCRIPTION,
 )
 async def receive_event_of_account(call: Call[NoBody, NoQuery]) -> Received:
     connection_id = call.path["id"]
-    found = [each for each in await _configured(call) if each.stored.id == connection_id.lower()]
-    if not is_id(connection_id) or not found:
-        raise NotFound("Provider")
-    return await _receive(call, found)
+    with call.services.get(ForgeryLimit).watching(call.address):
+        found = [each for each in await _configured(call) if each.stored.id == connection_id.lower()]
+        if not is_id(connection_id) or not found:
+            raise NotFound("Provider")
+        return await _receive(call, found)
 
 
 async def _configured(call: Call[NoBody, NoQuery]) -> list[Connected]:

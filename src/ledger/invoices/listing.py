@@ -9,6 +9,7 @@ import msgspec
 from ledger.database.connection import Connection
 from ledger.invoices.store import INVOICE_COLUMNS, Invoice, invoice_of_row
 from ledger.payments.reference import is_creditor_reference, normalise_reference
+from ledger.payments.store import CREDIT_METHOD
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
 
@@ -148,13 +149,14 @@ async def sum_open(connection: Connection, *, overdue_at: datetime | None) -> li
 
 
 async def sum_received(connection: Connection, *, since: datetime) -> list[Figure]:
-    """Payments received since, per currency."""
+    """Payments received since, per currency. What was settled from credit was received before."""
     rows = await connection.fetch(
         """
         select count(*), currency, sum(amount_minor)::bigint from payment
-        where received_at >= $1 group by currency order by 3 desc
+        where received_at >= $1 and method <> $2 group by currency order by 3 desc
         """,
         since,
+        CREDIT_METHOD,
     )
     return [Figure(*row.values()) for row in rows]
 

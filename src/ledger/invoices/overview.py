@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ledger.invoices.listing import Figure, sum_open, sum_received
 from ledger.money import format_money
+from ledger.payments.dispute_store import sum_open_disputes
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, reads
@@ -19,6 +20,7 @@ async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
         still_open = await sum_open(connection, overdue_at=None)
         overdue = await sum_open(connection, overdue_at=now)
         received = await sum_received(connection, since=month)
+        disputed = await sum_open_disputes(connection)
     return Stats(
         stats=[
             Stat(key="open", label="Open", value=_text(still_open), icon="hourglass"),
@@ -30,6 +32,13 @@ async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
                 variant="warning" if overdue else None,
             ),
             Stat(key="paidThisMonth", label="Paid This Month", value=_text(received), icon="circle-check"),
+            Stat(
+                key="disputes",
+                label="Disputes",
+                value=_text([Figure(each.count, each.currency, each.total_minor) for each in disputed]),
+                icon="scale",
+                variant="warning" if any(each.unanswered for each in disputed) else None,
+            ),
         ]
     )
 

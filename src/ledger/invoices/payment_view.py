@@ -1,5 +1,7 @@
 """The part of an invoice's page that is about paying: reference, instructions, links, and what is on its way."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from ledger.database.connection import Connection
@@ -7,6 +9,7 @@ from ledger.invoices.rules import InvoiceNotPayable, check_can_pay, open_minor
 from ledger.invoices.store import Facts, Invoice
 from ledger.money import format_money
 from ledger.payments.checkout_store import CHECKOUT_PHRASES, StoredCheckout, list_shown_checkouts
+from ledger.payments.dispute_store import DISPUTE_PHRASES, ShownDispute, list_disputes
 from ledger.payments.reference import format_reference
 from ledger.providers.connections import Connected, Connections, SettingsUnreadable
 from ledger.providers.contract import BankAccount
@@ -23,6 +26,9 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     active: Connected | None
     checkouts: list[StoredCheckout]
     pending_refunds_minor: int
+    disputes: Sequence[ShownDispute]
+    provider_labels: Mapping[str, str]
+    """What the kinds of providers are called on the pages: `stripe` → `Stripe`."""
 
 
 async def read_payment_view(connection: Connection, connections: Connections, *, invoice: Invoice) -> PaymentView:
@@ -43,6 +49,8 @@ async def read_payment_view(connection: Connection, connections: Connections, *,
         active=active,
         checkouts=await list_shown_checkouts(connection, invoice_id=invoice.id),
         pending_refunds_minor=pending,
+        disputes=await list_disputes(connection, invoice_id=invoice.id),
+        provider_labels={kind.name: kind.label for kind in connections.registry.all()},
     )
 
 
@@ -91,7 +99,23 @@ def staff_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Se
         fields.append(
             Field(key="pendingRefund", label="Refund Requested", value=f"{amount}, not confirmed by the provider yet")
         )
+    if view.disputes:
+        text = "\n".join(_dispute_text(each, view, settings) for each in view.disputes)
+        fields.append(Field(key="dispute", label="Dispute", type="multiline", value=text))
     return fields
+
+
+def _dispute_text(shown: ShownDispute, view: PaymentView, settings: Settings) -> str:
+    """`59.50 EUR disputed: the payer does not recognise it; answer in Stripe by 2026-04-01`"""
+    dispute = shown.dispute
+    provider = view.provider_labels.get(shown.provider, shown.provider)
+    # The reason is a sentence of its own, but for abbreviations.
+    reason = dispute.reason[:1].lower() + dispute.reason[1:] if dispute.reason[1:2].islower() else dispute.reason
+    text = f"{format_money(dispute.amount_minor, dispute.currency)} disputed: {reason}; "
+    text += DISPUTE_PHRASES[dispute.status].format(provider=provider)
+    if dispute.status == "needs_response" and dispute.respond_by is not None:
+        text += f" by {dispute.respond_by.astimezone(settings.timezone).date().isoformat()}"
+    return text
 
 
 def _reference(invoice: Invoice) -> Field:

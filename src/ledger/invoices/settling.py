@@ -184,11 +184,13 @@ async def _fail(tx: Tx, invoice: Invoice, *, failed_at: datetime) -> None:
     tx.publish(provider_event("subscription.payment_failed", changed, reference=None))
 
 
-def provider_event(kind: str, invoice: Invoice, *, reference: str | None) -> NewEvent:
+def provider_event(
+    kind: str, invoice: Invoice, *, reference: str | None, subscription_id: str | None = None
+) -> NewEvent:
     """The published event about money moved by a provider, one-off payments included."""
     return NewEvent(
         type=kind,
         subject_id=invoice.id,
         person_id=invoice.person_id,
-        data={"invoiceId": invoice.id, "subscriptionId": None, "providerRef": reference},
+        data={"invoiceId": invoice.id, "subscriptionId": subscription_id, "providerRef": reference},
     )

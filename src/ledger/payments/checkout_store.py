@@ -151,6 +151,19 @@ async def list_due_checkout_ids(connection: Connection, *, now: datetime, limit:
     return [row["id"] for row in rows]
 
 
+async def list_unsettled_checkout_ids(connection: Connection, *, after: str | None, limit: int) -> Sequence[str]:
+    """The checkouts that may still bring money, in the order of their ids, after one of them."""
+    rows = await connection.fetch(
+        """
+        select id::text from checkout
+        where status in ('requested', 'open', 'pending') and ($1::uuid is null or id > $1) order by id limit $2
+        """,
+        after,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
 async def update_checkout(connection: Connection, *, checkout: StoredCheckout) -> None:
     """Stores what became of a checkout; what it is for does not change."""
     await connection.execute(

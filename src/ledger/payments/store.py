@@ -7,6 +7,9 @@ import msgspec
 from ledger.database.connection import Connection
 from ledger.web.paging import COUNTED_MAX, Page, Position, counted, write_cursor
 
+CREDIT_METHOD = "credit_balance"
+"""The method of a payment that was settled from credit at the provider: money that was counted when it arrived."""
+
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """Money that arrived for an invoice, in minor units of its currency."""

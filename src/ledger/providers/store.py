@@ -11,7 +11,7 @@ from ledger.database.connection import Connection
 from ledger.errors import NotFound
 
 TABLE, COLUMN = "provider_connection", "settings_sealed"
-RemoteKind = Literal["product", "price", "customer"]
+RemoteKind = Literal["product", "price", "customer", "tax_rate"]
 CONNECTIONS_MAX = 50
 # Any constant will do, as long as every version of Ledger uses the same one.
 CONNECTIONS_LOCK = 5_002_002

@@ -7,9 +7,10 @@ happened), or nobody knows. `docs/decisions/0006-stripe-calls.md` has the reason
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -27,6 +28,11 @@ ATTEMPT_S = 5.0
 CONNECT_S = 2.0
 """For connecting. No attempt begins with less time left, so a deadline that passes means that something was sent."""
 
+PAGE = 100
+"""How many things of a list are asked for at once; Stripe gives no more."""
+PAGES_MAX = 10
+"""How many parts of a list are asked for at most."""
+
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 2.0
 _RETRY_AFTER_S = 30
@@ -36,22 +42,64 @@ _KEY = re.compile(r"\b(?:(?:sk|rk|pk)_(?:test|live)|whsec)_[\w*+/=-]+")
 
 _T = TypeVar("_T")
 
+
+class Named(Protocol):
+    """A thing of Stripe's."""
+
+    @property
+    def id(self) -> str: ...
+
+
+_Named = TypeVar("_Named", bound=Named)
+_Params = TypeVar("_Params", bound=Mapping[str, object])
+
+
+class Listed(msgspec.Struct, Generic[_Named], frozen=True, kw_only=True):
+    """A list, or the part of it that was asked for, newest first."""
+
+    data: tuple[_Named, ...] = ()
+    has_more: bool = False
+
+
 _RESTRICTED = (
     "The Stripe key may not do this: use the account's secret key, "
     "or give the restricted key the rights that Ledger's document on Stripe lists"
+)
+_PAYER_CONFIRMS = (
+    "The bank wants the payer to confirm this; nothing was taken. End this subscription and subscribe again: "
+    "that leads to a page where the payer can confirm"
 )
 _SENTENCES = {
     "amount_too_small": "The amount is below what Stripe takes in this currency (about half a euro); "
     "choose another way to pay",
     "amount_too_large": "The amount is more than Stripe allows here",
+    "authentication_required": _PAYER_CONFIRMS,
     "balance_insufficient": "The balance of the Stripe account is too low for this refund; top it up in Stripe first",
+    "card_declined": "The bank declined the payment; nothing was taken. The payer should ask the bank, "
+    "or use another card",
     "charge_already_refunded": "Stripe has already returned this payment in full",
     "charge_disputed": "The payer disputes this payment at their bank, so Stripe cannot return it",
+    "expired_card": "The payer's card has expired; nothing was taken. Another card is needed",
+    "incorrect_cvc": "The bank declined the payment because of the card's security code; nothing was taken",
+    "insufficient_funds": "The payer's card or account does not cover the amount; nothing was taken",
     "invalid_charge_amount_no_decimal_compatible": "Stripe takes only whole units of this currency",
+    "invoice_payment_intent_requires_action": _PAYER_CONFIRMS,
     "livemode_mismatch": "What this is about belongs to Stripe's other mode (test or live); check the keys",
+    "processing_error": "The bank could not work on the payment; nothing was taken, try again later",
+    "subscription_payment_intent_requires_action": _PAYER_CONFIRMS,
     "testmode_charges_only": "The Stripe account can only take test payments yet; activate it in the Stripe Dashboard",
     "url_invalid": "Stripe does not accept the address people return to; check DASHBOARD_URL",
 }
+
+
+_SERVICES = (
+    *("accounts", "checkout", "customers", "disputes", "events", "invoice_payments", "invoices", "prices", "products"),
+    *("refunds", "subscriptions", "tax_rates"),
+)
+_RESOURCES = (
+    *("Account", "Charge", "Customer", "Dispute", "Event", "Invoice", "InvoiceLineItem", "InvoicePayment"),
+    *("PaymentIntent", "Plan", "Price", "Product", "Refund", "Subscription", "SubscriptionItem", "TaxRate"),
+)
 
 
 def open_client(secret_key: str, api_base: str | None) -> "tuple[stripe.StripeClient, stripe.HTTPXClient]":
@@ -69,20 +117,21 @@ def open_client(secret_key: str, api_base: str | None) -> "tuple[stripe.StripeCl
         http_client=http,
     )
     # The library would load these one by one when they are first used, while everybody waits.
-    for service in ("checkout", "accounts", "customers", "prices", "products", "refunds"):
+    for service in _SERVICES:
         getattr(client.v1, service)
-    for resource in ("Account", "Charge", "Customer", "PaymentIntent", "Price", "Product", "Refund"):
+    for resource in _RESOURCES:
         getattr(stripe, resource)
-    _ = client.v1.checkout.sessions, stripe.checkout.Session
+    _ = client.v1.checkout.sessions, client.v1.invoices.line_items, stripe.checkout.Session
     return client, http
 
 
 class NotKnown(ProviderRefused):
-    """Stripe has no such thing (any more). `param` is the parameter that named it, if any did."""
+    """Stripe has no such thing (any more). `param` is the parameter that named it, if any did; `code` is Stripe's."""
 
-    def __init__(self, sentence: str, *, param: str | None) -> None:
+    def __init__(self, sentence: str, *, param: str | None, code: str | None = None) -> None:
         super().__init__(sentence)
         self.param = param
+        self.code = code
 
 
 class Calls:
@@ -145,6 +194,41 @@ class Calls:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         raise _gave_up(doubt if may_have_happened else None, None)
 
+    async def find(
+        self,
+        list_part: Callable[[_Params], "Awaitable[stripe.StripeObject]"],
+        params: _Params,
+        shape: type[Listed[_Named]],
+        fits: Callable[[_Named], bool],
+    ) -> _Named | None:
+        """Returns the first thing of a list that fits; looks at no more than `PAGES_MAX` parts. Raises like `ask`."""
+        asked = cast("_Params", {**params, "limit": PAGE})
+        for _ in range(PAGES_MAX):
+            part = await self.ask(partial(list_part, asked), shape)
+            for one in part.data:
+                if fits(one):
+                    return one
+            if not part.has_more or not part.data:
+                break
+            asked = cast("_Params", {**asked, "starting_after": part.data[-1].id})
+        return None
+
+    async def list_all(
+        self,
+        list_part: Callable[[_Params], "Awaitable[stripe.StripeObject]"],
+        params: _Params,
+        shape: type[Listed[_Named]],
+    ) -> list[_Named]:
+        """Returns what is in a list, newest first: at most `PAGES_MAX` parts of it. Raises like `ask`."""
+        found: list[_Named] = []
+
+        def keep(one: _Named) -> bool:
+            found.append(one)
+            return False
+
+        await self.find(list_part, params, shape, keep)
+        return found
+
 
 class _Fault:
     """What an error of the library says about the request."""
@@ -205,8 +289,13 @@ def _refusal(error: "stripe.StripeError") -> ProviderRefused:
         return ProviderRefused(_RESTRICTED)
     if isinstance(error, stripe.IdempotencyError):
         return ProviderRefused("Stripe has already been asked this with other amounts or names; start again")
-    if code == "resource_missing" or error.http_status == HTTPStatus.NOT_FOUND:
-        return NotKnown(f"Stripe does not know this (any more): {message or 'no reason given'}", param=param)
+    # A tax rate cannot be deleted, only archived, and then nothing new can have it.
+    is_gone = code == "resource_missing" or error.http_status == HTTPStatus.NOT_FOUND or "tax_rates" in str(param)
+    if is_gone:
+        sentence = f"Stripe does not know this (any more): {message or 'no reason given'}"
+        return NotKnown(sentence, param=param, code=code)
     if param == "currency" or str(param).endswith("[currency]"):
         return ProviderRefused("Stripe takes no payments in this currency on this account; choose another way to pay")
-    return ProviderRefused(_SENTENCES.get(code) or f"Stripe refused: {message or 'it gives no reason'}")
+    decline_code = (error.error.decline_code if error.error else None) or ""
+    ours = _SENTENCES.get(decline_code) or _SENTENCES.get(code)
+    return ProviderRefused(ours or f"Stripe refused: {message or 'it gives no reason'}")

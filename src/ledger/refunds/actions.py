@@ -183,7 +183,7 @@ async def _store_wish(
         raise BadRequest("This invoice was paid in too many parts to refund at once; refund a smaller amount first")
     for refund in refunds:
         await insert_refund(tx.connection, refund=refund)
-        tx.audit(_entry("refund.requested", invoice, refund))
+        tx.audit(refund_entry("refund.requested", invoice, refund))
         tx.defer(NewJob(name=SETTLE_JOB, payload=refund.id.encode(), delay=next_look(now=tx.now, looks=0) - tx.now))
     return refunds
 
@@ -303,30 +303,50 @@ async def settle_refund(tx: Tx, *, refund_id: str, state: RefundState, only_if_r
     before = await lock_refund(tx.connection, refund_id=refund_id)
     if only_if_requested and before.status != "requested":
         return before
-    after = msgspec.structs.replace(before, provider_reference=state.remote_id or before.provider_reference)
-    if state.status in ("succeeded", "failed") and before.status != state.status:
-        after = msgspec.structs.replace(
-            after, status=state.status, failure=state.failure, settled_at=tx.now, next_look_at=None
-        )
-    elif before.status == "requested":
-        after = msgspec.structs.replace(
-            after, looks=before.looks + 1, next_look_at=next_look(now=tx.now, looks=before.looks + 1)
-        )
+    after = _advanced(before, state, now=tx.now)
     if after == before:
         return before
     await update_refund(tx.connection, refund=after)
-    if after.status == before.status:
-        return after
-    changed = await refresh_invoice(tx, invoice)
-    if after.status == "succeeded":
-        tx.audit(_entry("invoice.refunded", invoice, after))
-        tx.publish(invoice_event("invoice.refunded", changed, amount_minor=after.amount_minor))
-    else:
-        tx.audit(_entry("refund.failed", invoice, after))
+    if after.status != before.status:
+        await announce_refund(tx, invoice, after)
     return after
 
 
-def _entry(action: str, invoice: Invoice, refund: Refund) -> AuditEntry:
+def _advanced(refund: Refund, state: RefundState, *, now: datetime) -> Refund:
+    """The refund with what the provider says, in whatever order that is heard.
+
+    What the provider called failed stays failed: a "succeeded" that comes after was read before. A refund that failed
+    without the provider having given it a name was never heard of there, so its word counts.
+    """
+    if refund.status == "failed" and refund.provider_reference is not None:
+        return refund
+    named = msgspec.structs.replace(refund, provider_reference=refund.provider_reference or state.remote_id)
+    if state.status in ("succeeded", "failed"):
+        if state.status == refund.status:
+            return named
+        return msgspec.structs.replace(
+            named, status=state.status, failure=state.failure, settled_at=now, next_look_at=None
+        )
+    is_under_way_after_all = refund.status == "failed" and named.provider_reference is not None
+    if refund.status != "requested" and not is_under_way_after_all:
+        return named
+    looks = refund.looks + 1
+    under_way = msgspec.structs.replace(named, looks=looks, next_look_at=next_look(now=now, looks=looks))
+    return msgspec.structs.replace(under_way, status="requested", settled_at=None)
+
+
+async def announce_refund(tx: Tx, invoice: Invoice, refund: Refund) -> None:
+    """What follows for a locked invoice, and for whoever is told, from a refund whose status is new."""
+    changed = await refresh_invoice(tx, invoice)
+    if refund.status == "succeeded":
+        tx.audit(refund_entry("invoice.refunded", invoice, refund))
+        tx.publish(invoice_event("invoice.refunded", changed, amount_minor=refund.amount_minor))
+    else:
+        tx.audit(refund_entry(f"refund.{refund.status}", invoice, refund))
+
+
+def refund_entry(action: str, invoice: Invoice, refund: Refund) -> AuditEntry:
+    """The line of the audit log about a refund; it belongs to its invoice."""
     return AuditEntry(
         action=action,
         entity_type="invoice",

@@ -105,6 +105,36 @@ async def get_refunded_payment(connection: Connection, *, refund_id: str) -> tup
     return invoice_id, RefundablePayment(**dict(zip(fields, payment, strict=True)), left_minor=0)
 
 
+class KnownPayment(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment that a provider speaks of, and the invoice it was for."""
+
+    id: str
+    invoice_id: str
+    amount_minor: int
+    currency: str
+
+
+async def find_known_payment(connection: Connection, *, provider: str, remote_id: str) -> KnownPayment | None:
+    """The payment that the provider knows by this name; None when it is no payment of ours."""
+    row = await connection.fetchrow(
+        """
+        select id::text, invoice_id::text, amount_minor, currency from payment
+        where provider = $1 and provider_reference = $2
+        """,
+        provider,
+        remote_id,
+    )
+    return None if row is None else KnownPayment(**dict(row))
+
+
+async def list_refunds_of_payment(connection: Connection, *, payment_id: str) -> list[Refund]:
+    """Every refund of a payment, the failed ones too, oldest first."""
+    rows = await connection.fetch(
+        f"select {_COLUMNS} from refund r where r.payment_id = $1 order by r.created_at, r.id", payment_id
+    )
+    return [_read(row) for row in rows]
+
+
 async def list_due_refund_ids(connection: Connection, *, now: datetime, limit: int) -> Sequence[str]:
     """The refunds the reconciler has to look at now, the longest due first."""
     rows = await connection.fetch(

@@ -71,7 +71,18 @@ class Services:
 class Call(Generic[BodyT, QueryT]):
     """One request, proven and read."""
 
-    __slots__ = ("_caller", "body", "claim", "headers", "path", "query", "raw_body", "request_id", "services")
+    __slots__ = (
+        "_caller",
+        "address",
+        "body",
+        "claim",
+        "headers",
+        "path",
+        "query",
+        "raw_body",
+        "request_id",
+        "services",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,7 @@ class Call(Generic[BodyT, QueryT]):
         request_id: str,
         raw_body: bytes,
         headers: Mapping[str, str],
+        address: str,
     ) -> None:
         self.services = services
         self.body = body
@@ -95,6 +107,8 @@ class Call(Generic[BodyT, QueryT]):
         # As they came, for what is proven by a signature over them. Header names are in lower case.
         self.raw_body = raw_body
         self.headers = headers
+        # Who is connected: behind a proxy that is the proxy.
+        self.address = address
         self._caller = caller
 
     @property

@@ -217,7 +217,7 @@ def _request_body_of(operation: Operation) -> Schema:
 
 
 def _responses_of(operation: Operation) -> Schema:
-    described = {operation.status: _success_of(operation)}
+    described = {status: _success_of(operation) for status in (operation.status, *operation.other_statuses)}
     for status in _problem_statuses_of(operation):
         described[status] = _problem_answer(status)
     if operation.callers & PUBLIC and operation.method == "GET" and 503 in operation.errors:

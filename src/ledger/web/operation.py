@@ -80,6 +80,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[int, ...]
     description: str
     media_type: str = "application/json"
+    other_statuses: tuple[int, ...] = ()
+    """Further statuses of success, of the same shape; a `Reply` says which it is."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +183,7 @@ def acts(
     answer: type,
     body: type[BodyT] = NoBody,  # type: ignore[assignment] # the default stands for "no body"
     status: int = 200,
+    other_statuses: tuple[int, ...] = (),
     is_form: bool = False,
     errors: tuple[int, ...] = (),
     description: str = "",
@@ -198,6 +201,7 @@ def acts(
         is_form=is_form,
         errors=errors,
         description=description,
+        other_statuses=other_statuses,
     )
     return lambda handler: _mount(declared, cast("ReadHandler[object, object]", handler))
 
@@ -282,6 +286,7 @@ async def _carry_out(
         request_id=request_id,
         raw_body=raw,
         headers=request.headers,
+        address=_address_of(request),
     )
     return _Answer(encode(await handler(call)), operation, request_id)
 
@@ -319,7 +324,7 @@ async def _prove(operation: Operation, request: Request[object, object, State], 
     """Proves the caller and what they may. Raises 401, 403, 429 and 503 as the case is."""
     headers = request.headers
     authorizations = headers.getall("authorization", [])
-    address = request.client.host if request.client else "unknown"
+    address = _address_of(request)
     if len(authorizations) != 1:
         raise Unauthorized
     caller = services.identity.known(authorizations[0])
@@ -348,6 +353,10 @@ async def _prove(operation: Operation, request: Request[object, object, State], 
         raise _too_many("Too many requests", wait_s)
     _check_callers(operation.callers, caller)
     return caller
+
+
+def _address_of(request: Request[object, object, State]) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 def _too_many(what: str, wait_s: float) -> TooManyRequests:

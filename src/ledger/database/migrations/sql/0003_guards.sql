@@ -31,3 +31,30 @@ when (
 execute function ledger_refuse_change();
 
 create trigger dispute_is_kept before delete on dispute for each row execute function ledger_refuse_change();
+-- A bank has decided; what was disputed, and of which payment, stays as it was reported.
+create trigger dispute_is_final before update on dispute for each row
+when (
+    (old.id, old.payment_id, old.remote_id, old.created_at)
+    is distinct from
+    (new.id, new.payment_id, new.remote_id, new.created_at)
+    or (old.status in ('won', 'lost') and new.status <> old.status)
+)
+execute function ledger_refuse_change();
+
+-- Refunds made elsewhere are booked as the provider reports them, in any order. What the provider named keeps its name;
+-- once it failed there, it stays failed. One that failed before the provider named it can still turn out otherwise.
+-- What succeeded can only fail, and when it was settled is said once for each outcome.
+drop trigger refund_is_final on refund;
+create trigger refund_is_final before update on refund for each row
+when (
+    (old.id, old.payment_id, old.amount_minor, old.currency, old.created_at)
+    is distinct from
+    (new.id, new.payment_id, new.amount_minor, new.currency, new.created_at)
+    or (new.reason is distinct from old.reason and new.reason is not null)
+    or (old.provider_reference is not null and new.provider_reference is distinct from old.provider_reference)
+    or (old.status = 'succeeded' and new.status = 'requested')
+    or (old.status = 'failed' and new.status <> 'failed' and old.provider_reference is not null)
+    or (old.status = 'failed' and new.status = 'requested' and new.provider_reference is null)
+    or (old.status = new.status and new.settled_at is distinct from old.settled_at)
+)
+execute function ledger_refuse_change();

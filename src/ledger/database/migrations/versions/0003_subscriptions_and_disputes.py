@@ -173,6 +173,27 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("invoice_total_limit_check"), "invoice", "total_minor between -1000000000000 and 1000000000000"
     )
+    # What was settled from credit is not counted as received, so the sum needs the method as well.
+    op.drop_index("payment_received_idx", "payment")
+    op.create_index(
+        "payment_received_idx",
+        "payment",
+        ["received_at"],
+        postgresql_include=["currency", "amount_minor", "method"],
+    )
+    op.create_index(
+        "inbound_event_in_state_idx",
+        "inbound_event",
+        ["state", sa.literal_column("received_at desc"), sa.literal_column("id desc")],
+    )
+    op.create_index(
+        "inbound_event_of_type_idx",
+        "inbound_event",
+        ["type", sa.literal_column("received_at desc"), sa.literal_column("id desc")],
+    )
+    op.create_unique_constraint(
+        op.f("refund_payment_id_provider_reference_key"), "refund", ["payment_id", "provider_reference"]
+    )
     run_script(op.get_bind(), SQL / "0003_guards.sql")
 
 
