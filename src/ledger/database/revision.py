@@ -3,4 +3,4 @@
 It stands apart from the migrations so that serving requests does not load the migration tool.
 """
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"

@@ -6,7 +6,7 @@ Amounts are integers in the currency's minor unit. Times are UTC. The job queue'
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
 metadata = sa.MetaData(
     naming_convention={
@@ -31,6 +31,8 @@ person = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("lanyard_user_id", sa.Text, nullable=False, unique=True),
+    # When their erasure was asked for: what a law keeps is restricted from then on, until its time is up.
+    sa.Column("restricted_at", _time),
     sa.Column("created_at", _time, nullable=False),
 )
 
@@ -440,9 +442,120 @@ event = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("subject_id", UUID),
     sa.Column("person_id", sa.BigInteger, sa.ForeignKey("person.id"), index=True),
-    sa.Column("data", JSONB, nullable=False),
+    # Purged after 90 days.
+    sa.Column("data", JSONB),
     sa.Column("created_at", _time, nullable=False),
+    # Whether deliveries and mails were made of it.
+    sa.Column("is_fanned_out", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("event_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("event_waiting_idx", "id", postgresql_where=sa.text("not is_fanned_out")),
+)
+
+# Who wants to be told of events, and where.
+webhook_subscriber = sa.Table(
+    "webhook_subscriber",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    # Names of events, or `*` alone.
+    sa.Column("events", ARRAY(sa.Text), nullable=False),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    # The secret of the published header; it travels with every delivery unless that is switched off.
+    sa.Column("header_secret_sealed", BYTEA, nullable=False),
+    sa.Column("sends_header_secret", sa.Boolean, nullable=False),
+    # The secret that signs; after a rotation the one before signs as well, for a day.
+    sa.Column("signing_secret_sealed", BYTEA, nullable=False),
+    sa.Column("previous_signing_secret_sealed", BYTEA),
+    sa.Column("previous_signing_until", _time),
+    # Since when every attempt failed.
+    sa.Column("failing_since", _time),
+    # Why Ledger disabled it, in words; empty when staff did, and when it is active.
+    sa.Column("disabled_reason", sa.Text),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("updated_at", _time, nullable=False),
+    sa.Index("webhook_subscriber_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+)
+
+# An event on its way to one subscriber. The id that travels is the event's: it never changes.
+webhook_delivery = sa.Table(
+    "webhook_delivery",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("event_id", UUID, sa.ForeignKey("event.id"), nullable=False),
+    sa.Column("subscriber_id", UUID, sa.ForeignKey("webhook_subscriber.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    # Attempts since it was asked for, by the event or by a replay; all attempts ever are in `webhook_attempt`.
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_try_at", _time),
+    # One process at a time delivers it; who fell silent is taken over from.
+    sa.Column("claimed_until", _time),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.Text),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("settled_at", _time),
+    sa.UniqueConstraint("event_id", "subscriber_id"),
+    _check("status in ('pending', 'delivered', 'failed')", "status"),
+    sa.Index("webhook_delivery_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("webhook_delivery_of_subscriber_idx", "subscriber_id", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index("webhook_delivery_in_status_idx", "status", sa.text("created_at desc"), sa.text("id desc")),
+    sa.Index(
+        "webhook_delivery_due_idx", "subscriber_id", "next_try_at", postgresql_where=sa.text("status = 'pending'")
+    ),
+)
+
+# Every attempt to deliver, with the first bytes of the answer. Purged after 90 days.
+webhook_attempt = sa.Table(
+    "webhook_attempt",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column(
+        "delivery_id", UUID, sa.ForeignKey("webhook_delivery.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    sa.Column("started_at", _time, nullable=False, index=True),
+    sa.Column("duration_ms", sa.Integer, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("answer", sa.Text),
+)
+
+# A mail to one person about one thing. Addresses and names are not stored: they are asked for when it is sent.
+mail = sa.Table(
+    "mail",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    # What it is about and why, in one text, so that the same mail is not made twice.
+    sa.Column("occasion", sa.Text, nullable=False, unique=True),
+    sa.Column("person_id", sa.BigInteger, sa.ForeignKey("person.id"), index=True),
+    sa.Column("invoice_id", UUID, sa.ForeignKey("invoice.id"), index=True),
+    sa.Column("subscription_id", UUID, sa.ForeignKey("subscription.id")),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_try_at", _time),
+    sa.Column("claimed_until", _time),
+    sa.Column("created_at", _time, nullable=False),
+    sa.Column("settled_at", _time),
+    # `handed_over`: the server was being given it when Ledger died; it may have arrived, so it is not sent again.
+    _check("status in ('waiting', 'handed_over', 'sent', 'failed', 'skipped')", "status"),
+    sa.Index("mail_due_idx", "next_try_at", postgresql_where=sa.text("status in ('waiting', 'handed_over')")),
+    sa.Index("mail_newest_idx", sa.text("created_at desc"), sa.text("id desc")),
+)
+
+# What the schedules did; the last hundred runs of each are kept.
+schedule_run = sa.Table(
+    "schedule_run",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", _time, nullable=False),
+    sa.Column("duration_ms", sa.Integer),
+    sa.Column("count", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Index("schedule_run_of_name_idx", "name", sa.text("started_at desc")),
 )
 
 # Who changed what. Append-only (a trigger refuses changes but the freeing of a person), sealed into a hash chain.
@@ -504,6 +617,8 @@ billing_settings = sa.Table(
     sa.Column("smtp_security", sa.Text, nullable=False),
     sa.Column("language", sa.Text, nullable=False),
     sa.Column("company_name", sa.Text),
+    # The kinds of mail that are not sent.
+    sa.Column("mails_off", ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("updated_at", _time, nullable=False),
     _check("id = 1", "single_row"),
     _check("tax_rate_bp between 0 and 10000", "tax_rate"),
