@@ -114,7 +114,7 @@ async def _fetch_missed_events(
     services: Services, findings: Findings, connected: Connected, *, since: datetime
 ) -> None:
     """Saves what the provider announced and Ledger never got, and applies it, the oldest first."""
-    missed: list[str] = []
+    missed: list[tuple[str, bool]] = []
     after: str | None = None
     try:
         for _ in range(_PAGES_MAX):
@@ -123,17 +123,17 @@ async def _fetch_missed_events(
             for listed in page.events:
                 event_id = await save_listed_event(services.database, connected, listed)
                 if event_id is not None:
-                    missed.append(event_id)
+                    missed.append((event_id, listed.is_expected))
             after = page.next_after
             if after is None:
                 break
     except LedgerError as error:
         findings.fail(f"The events of {connected.stored.name} could not be listed: {error.sentence}")
-    for event_id in reversed(missed):
+    for event_id, is_expected in reversed(missed):
         await apply_event(services.database, services.get(Connections), services.settings, event_id=event_id)
         async with services.database.connection() as connection:
             event = await get_event(connection, event_id=event_id)
-        if event.state == "applied":
+        if event.state == "applied" and is_expected:
             findings.mend(f"The event {event.remote_id} ({event.type}) had not arrived; it was fetched and applied.")
         elif event.state == "failed":
             findings.fail(f"The event {event.remote_id} ({event.type}) cannot be applied: {event.error}")

@@ -330,6 +330,8 @@ class ListedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     event: ProviderEvent
     body: bytes
+    is_expected: bool = True
+    """Whether administrators are told to have it sent, so that Ledger should have got it already."""
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -207,6 +207,17 @@ LISTED_TYPES = (
 )
 """What is asked for in Stripe's own list. It takes 20 types at most; what is left out comes with one of these."""
 
+EXPECTED_TYPES = frozenset(
+    {
+        "checkout.session.completed",
+        "payment_intent.payment_failed",
+        "customer.subscription.updated",
+        "customer.subscription.deleted",
+        "invoice.payment_succeeded",
+    }
+)
+"""What administrators are told to enable; the others are used when they come."""
+
 
 class _EventList(msgspec.Struct, frozen=True, kw_only=True):
     data: tuple[dict[str, object], ...] = ()
@@ -236,7 +247,8 @@ def _listed(thing: dict[str, object]) -> tuple[ListedEvent, bool]:
         event = msgspec.json.decode(body, type=Event)
     except msgspec.ValidationError as error:
         raise ProviderRefused(f"Stripe lists an event that cannot be read: {error}") from error
-    return ListedEvent(event=provider_event(event), body=body), event.livemode
+    is_expected = event.type in EXPECTED_TYPES
+    return ListedEvent(event=provider_event(event), body=body, is_expected=is_expected), event.livemode
 
 
 def provider_event(event: Event) -> ProviderEvent:

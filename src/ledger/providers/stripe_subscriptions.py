@@ -12,7 +12,7 @@ from ledger.providers.contract import Checkout, OutcomeUnknown, ProviderRefused,
 from ledger.providers.stripe_billing import BillBrief, Subscription, subscription_state_of
 from ledger.providers.stripe_calls import Calls, Listed, NotKnown
 from ledger.providers.stripe_checkout import fetch_session, find_session, open_session
-from ledger.providers.stripe_payloads import Identified, Session, checkout_of, id_of, time_of
+from ledger.providers.stripe_payloads import Identified, Session, checkout_of, id_of
 from ledger.providers.stripe_tax_rates import with_tax_rate
 from ledger.providers.subscription_contract import SubscriptionState, WantedChange, WantedSubscription
 
@@ -141,8 +141,8 @@ async def _was_ever_paid(calls: Calls, subscription: Subscription) -> bool:
 async def _look_up_session(calls: Calls, session: Session) -> SubscriptionState:
     customer = id_of(session.customer)
     if session.status == "expired":
-        ended_at = time_of(session.expires_at) if session.expires_at is not None else None
-        return SubscriptionState(status="cancelled", ended_at=ended_at, customer_remote_id=customer)
+        # When it closed is not known: Ledger may have closed it long before the time it would have expired at.
+        return SubscriptionState(status="cancelled", customer_remote_id=customer)
     remote_id = id_of(session.subscription)
     if remote_id is not None:
         return await _look_up(calls, remote_id)
