@@ -65,9 +65,9 @@ async def reconcile_all(services: Services, *, days: int = DAYS) -> Findings:
     since = services.clock.now() - timedelta(days=days)
     for connected in await _connections(services, findings):
         await _fetch_missed_events(services, findings, connected, since=since)
-    await _each(services, findings, _subscription_ids(since), _look_at_subscription(since))
-    await _each(services, findings, list_open_change_ids, _look_at_change)
-    await _each(services, findings, list_unsettled_checkout_ids, _look_at_checkout)
+    await _each(services, findings, "subscription", _subscription_ids(since), _look_at_subscription)
+    await _each(services, findings, "requested change", list_open_change_ids, _look_at_change)
+    await _each(services, findings, "payment page", list_unsettled_checkout_ids, _look_at_checkout)
     async with services.database.transaction_by(kind="system", name="reconcile") as tx:
         tx.audit(
             AuditEntry(
@@ -129,6 +129,8 @@ async def _fetch_missed_events(
                 break
     except LedgerError as error:
         findings.fail(f"The events of {connected.stored.name} could not be listed: {error.sentence}")
+    if after is not None:
+        findings.fail(f"There are too many events of {connected.stored.name} to look at all of them; use fewer --days")
     for event_id, is_expected in reversed(missed):
         await apply_event(services.database, services.get(Connections), services.settings, event_id=event_id)
         async with services.database.connection() as connection:
@@ -150,7 +152,7 @@ def _subscription_ids(since: datetime) -> Lister:
     return list_ids
 
 
-async def _each(services: Services, findings: Findings, list_ids: Lister, look: Look) -> None:
+async def _each(services: Services, findings: Findings, what: str, list_ids: Lister, look: Look) -> None:
     """Looks at everything that is listed, a page at a time, a few of them at once."""
     after: str | None = None
     slots = asyncio.Semaphore(_AT_ONCE)
@@ -160,12 +162,12 @@ async def _each(services: Services, findings: Findings, list_ids: Lister, look: 
             try:
                 await look(services, findings, row_id)
             except LedgerError as error:
-                findings.fail(f"{row_id}: {error.sentence}")
+                findings.fail(f"The {what} {row_id}: {error.sentence}")
             except Exception as error:
                 if is_database_away(error):
                     raise
                 log.error("reconcile failed", id=row_id, exc_info=error)
-                findings.fail(f"{row_id}: something is wrong here; the log says what")
+                findings.fail(f"The {what} {row_id}: something is wrong here; the log says what")
 
     while True:
         async with services.database.connection() as connection:
@@ -177,22 +179,22 @@ async def _each(services: Services, findings: Findings, list_ids: Lister, look: 
         after = ids[-1]
 
 
-def _look_at_subscription(since: datetime) -> Look:
-    async def look(services: Services, findings: Findings, subscription_id: str) -> None:
-        connections = services.get(Connections)
-        async with services.database.connection() as connection:
-            before = await get_subscription(connection, subscription_id=subscription_id)
-        after = await look_at_subscription(services.database, connections, subscription_id=subscription_id)
-        if _summary(after) != _summary(before):
-            findings.mend(f"The subscription {after.id} was {_summary(before)} here and is {_summary(after)}.")
-        await _book_missed(services, findings, after, since=since)
-
-    return look
+async def _look_at_subscription(services: Services, findings: Findings, subscription_id: str) -> None:
+    connections = services.get(Connections)
+    async with services.database.connection() as connection:
+        before = await get_subscription(connection, subscription_id=subscription_id)
+    after = await look_at_subscription(services.database, connections, subscription_id=subscription_id)
+    if _summary(after) != _summary(before):
+        findings.mend(f"The subscription {after.id} was {_summary(before)} here and is {_summary(after)}.")
+    await _book_missed(services, findings, after)
 
 
-async def _book_missed(services: Services, findings: Findings, subscription: Subscription, *, since: datetime) -> None:
+async def _book_missed(services: Services, findings: Findings, subscription: Subscription) -> None:
+    """Books what was paid and never heard of since the subscription is there, however long ago."""
     if subscription.remote_id is None:
         return
+    # The provider's clock may go a little differently.
+    since = subscription.created_at - timedelta(days=1)
     async with services.database.connection() as connection:
         connected = await services.get(Connections).get(connection, connection_id=subscription.connection_id)
     paid = await connected.provider.list_paid_periods(subscription_remote_id=subscription.remote_id, since=since)

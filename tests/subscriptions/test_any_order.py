@@ -156,7 +156,7 @@ async def judge(club: Club, life: Life) -> None:
 
 @pytest.mark.parametrize("life_number", range(scaled(LIVES)))
 async def test_m5_events_in_any_order_and_number_give_the_same_books(club: Club, life_number: int) -> None:
-    """M5. Seen failing with the check of `version` taken out of `look_at_subscription`, and without `list_booked`."""
+    """M5. Seen failing without `list_booked`. `test_crossing_wishes` sees the check of `version`."""
     rng = seeded()
     life = await _life(club, rng, steps=12, lost=0.0)
     await life.all_news()
@@ -165,7 +165,7 @@ async def test_m5_events_in_any_order_and_number_give_the_same_books(club: Club,
 
 @pytest.mark.parametrize("life_number", range(scaled(LIVES)))
 async def test_m5_what_was_lost_is_found_by_the_reconciler(club: Club, life_number: int) -> None:
-    """M5. Seen failing with either half of the reconciler (events, subscriptions) alone."""
+    """M5. Seen failing without the reconciler's half about subscriptions."""
     rng = seeded()
     life = await _life(club, rng, steps=12, lost=0.4)
     await life.all_news(lost=0.4)

@@ -84,7 +84,7 @@ async def judge(club: Club, subscription_id: str, at_stripe: str) -> None:
 
 
 async def test_m7_subscribing(frail: Club, wire: tuple[Wire, str]) -> None:
-    """Seen failing with a key for the session that is new with every request."""
+    """Seen failing (two open pages) when one whose opening was not heard of is not looked for by its intent."""
     for call in range(1, CALLS_MAX):
         product_id = await frail.add_product(f"Plan {call}", 1000)
         before = len(frail.stripe.of("checkout.session"))
@@ -108,7 +108,7 @@ async def test_m7_subscribing(frail: Club, wire: tuple[Wire, str]) -> None:
 
 @pytest.mark.parametrize("what", ["change", "cancel", "reactivate", "collect"])
 async def test_m7_changing(frail: Club, wire: tuple[Wire, str], what: str) -> None:
-    """Seen failing (two upgrades charged) while the change was sent again with another key and no look before."""
+    """Seen failing (a change stays `requested`) with a `look_at_change` that returns at once."""
     for call in range(1, CALLS_MAX):
         silver = await frail.add_product(f"Silver {call}", 1000)
         gold = await frail.add_product(f"Gold {call}", 3000)

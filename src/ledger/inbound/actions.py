@@ -8,7 +8,7 @@ import structlog
 
 from ledger.database.connection import is_database_away
 from ledger.database.transaction import AuditEntry, Database, NewJob, Tx
-from ledger.errors import Gone, LedgerError, RuleBroken
+from ledger.errors import Gone, LedgerError, NotFound, RuleBroken
 from ledger.ids import is_id
 from ledger.inbound.store import (
     InboundEvent,
@@ -32,10 +32,10 @@ from ledger.providers.contract import (
     PaymentFailed,
     PeriodBilled,
     ProviderEvent,
-    ProviderRefused,
     RefundsChanged,
     SignatureWrong,
     SubscriptionTouched,
+    UnknownHere,
 )
 from ledger.refunds.disputes import apply_dispute
 from ledger.refunds.elsewhere import apply_refunds
@@ -123,6 +123,9 @@ async def apply_event(database: Database, connections: Connections, settings: Se
         return
     try:
         await _understand_and_apply(database, connections, settings, event)
+    except UnknownHere:
+        async with database.transaction_by(kind="system", name=APPLY_JOB) as tx:
+            await _wait_for_it(tx, await lock_event(tx.connection, event_id=event_id))
     except LedgerError as error:
         await _postpone(database, event_id=event_id, sentence=error.sentence, reason=type(error).__name__)
     except Exception as error:
@@ -156,7 +159,7 @@ async def _understand_and_apply(
         if is_ours or not isinstance(meaning, RefundsChanged | DisputeChanged):
             await _finish(tx, locked, is_ours=is_ours)
         else:
-            await _wait_for_payment(tx, locked)
+            await _wait_for_it(tx, locked)
 
 
 async def _finish(tx: Tx, event: InboundEvent, *, is_ours: bool) -> None:
@@ -173,12 +176,15 @@ async def _finish(tx: Tx, event: InboundEvent, *, is_ours: bool) -> None:
     )
 
 
-async def _wait_for_payment(tx: Tx, event: InboundEvent) -> None:
-    """Keeps an event about a payment that Ledger does not know: it may be another program's, or not be booked yet.
+async def _wait_for_it(tx: Tx, event: InboundEvent) -> None:
+    """Keeps an event about something that Ledger does not know: it may be another program's on the same account, or
+    not be booked yet.
 
     Each wait is as long as all before it together. Only who waited is given up, so that a provider that could not be
     asked for long does not make its events look late.
     """
+    if event.state in DONE:
+        return
     age = tx.now - event.received_at
     has_waited = event.state == "received" and event.error is not None
     if has_waited and age >= PAYMENT_AWAITED_FOR:
@@ -188,7 +194,7 @@ async def _wait_for_payment(tx: Tx, event: InboundEvent) -> None:
         tx.connection,
         event_id=event.id,
         state="received",
-        error="It is about a payment that Ledger does not know; if that does not change, this is ignored in some days",
+        error="It is about something that Ledger does not know; if that does not change, it is ignored in some days",
         attempts=event.attempts + 1,
         applied_at=None,
         next_try_at=tx.now + max(age, _PAYMENT_AWAITED_FIRST),
@@ -243,9 +249,7 @@ async def _apply(tx: Tx, connected: Connected, event: InboundEvent, meaning: Boo
                 if meaning.intent_id is None:
                     # A checkout that somebody made in the provider's own dashboard is none of our invoices.
                     return False
-                raise ProviderRefused(
-                    f"There is no checkout {meaning.intent_id} here that this payment could belong to"
-                )
+                raise UnknownHere(f"There is no checkout {meaning.intent_id} here that this payment could belong to")
             state = CheckoutState(status="pending" if meaning.payment is None else "paid", payment=meaning.payment)
             await settle_checkout(
                 tx,
@@ -268,13 +272,16 @@ async def _apply(tx: Tx, connected: Connected, event: InboundEvent, meaning: Boo
             # What is no id of ours is another program's that shares the account.
             if meaning.invoice_id is None or not is_id(meaning.invoice_id):
                 return False
-            await fail_attempt(
-                tx,
-                invoice_id=meaning.invoice_id,
-                checkout_remote_id=meaning.checkout_remote_id,
-                connection_id=event.connection_id,
-                failed_at=event.sent_at,
-            )
+            try:
+                await fail_attempt(
+                    tx,
+                    invoice_id=meaning.invoice_id,
+                    checkout_remote_id=meaning.checkout_remote_id,
+                    connection_id=event.connection_id,
+                    failed_at=event.sent_at,
+                )
+            except NotFound:
+                raise UnknownHere(f"There is no invoice {meaning.invoice_id} here") from None
             return True
         case RefundsChanged():
             return await apply_refunds(tx, provider=connected.type.name, meaning=meaning)

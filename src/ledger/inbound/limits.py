@@ -47,6 +47,6 @@ class ForgeryLimit:
             return
         seconds = int(wait_s) + 1
         raise TooManyRequests(
-            f"Too many events with a wrong signature from your address; try again in {seconds} seconds",
+            f"Too many events with a wrong signature from your address; try again in {seconds} s",
             retry_after_s=seconds,
         )

@@ -17,7 +17,7 @@ INBOUND_PHRASES: dict[InboundState, str] = {
     "received": "saved, and waiting to be applied",
     "applied": "what it says is in the books",
     "ignored": "Ledger has no use for it",
-    "failed": "could not be applied yet; it is tried again",
+    "failed": "could not be applied yet; it is tried again for 30 days",
 }
 
 
@@ -86,9 +86,14 @@ async def insert_event(connection: Connection, *, event: InboundEvent) -> bool:
 
 
 async def is_saved(connection: Connection, *, connection_id: str, remote_id: str) -> bool:
-    """Whether an event arrived, or was fetched, before."""
+    """Whether an event arrived, or was fetched, before; what another connection to the account applied counts."""
     found: bool = await connection.fetchval(
-        "select exists (select from inbound_event where connection_id = $1 and remote_id = $2)",
+        """
+        select exists (
+            select from inbound_event e join provider_connection c on c.id = e.connection_id
+            where e.remote_id = $2 and (c.id = $1 or e.state <> 'failed')
+        )
+        """,
         connection_id,
         remote_id,
     )

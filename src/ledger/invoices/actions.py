@@ -98,7 +98,7 @@ async def record_payment(tx: Tx, *, invoice: Invoice, payment: Payment) -> Invoi
     }
     if payment.is_unexpected:
         details["unexpected"] = True
-        tx.publish(invoice_event("payment.unexpected", changed, amount_minor=payment.amount_minor))
+        tx.publish(unexpected_event(changed, amount_minor=payment.amount_minor, currency=payment.currency))
     if changed.status is InvoiceStatus.PAID and invoice.status is not InvoiceStatus.PAID:
         tx.publish(invoice_event("invoice.paid", changed, amount_minor=payment.amount_minor))
     tx.audit(AuditEntry(action="payment.succeeded", entity_type="invoice", entity_id=invoice.id, details=details))
@@ -163,6 +163,12 @@ def invoice_event(kind: str, invoice: Invoice, *, amount_minor: int | None = Non
     if amount_minor is not None:
         data["amount"] = amount_minor
     return NewEvent(type=kind, subject_id=invoice.id, person_id=invoice.person_id, data=data)
+
+
+def unexpected_event(invoice: Invoice, *, amount_minor: int, currency: str) -> NewEvent:
+    """The event about money that an invoice did not ask for, which need not be in its currency."""
+    event = invoice_event("payment.unexpected", invoice, amount_minor=amount_minor)
+    return msgspec.structs.replace(event, data={**event.data, "amountCurrency": currency})
 
 
 async def check_service_may_manage(tx: Tx, *, invoice: Invoice, service_id: str) -> None:

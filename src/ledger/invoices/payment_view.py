@@ -1,6 +1,7 @@
 """The part of an invoice's page that is about paying: reference, instructions, links, and what is on its way."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -27,6 +28,8 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     checkouts: list[StoredCheckout]
     pending_refunds_minor: int
     disputes: Sequence[ShownDispute]
+    period: tuple[datetime, datetime] | None
+    """The period of the subscription that it bills, if it does."""
     provider_labels: Mapping[str, str]
     """What the kinds of providers are called on the pages: `stripe` → `Stripe`."""
 
@@ -40,6 +43,9 @@ async def read_payment_view(connection: Connection, connections: Connections, *,
         """,
         invoice.id,
     )
+    period = await connection.fetchrow(
+        "select period_start, period_end from subscription_period where invoice_id = $1", invoice.id
+    )
     try:
         active = await connections.find_active(connection)
     except SettingsUnreadable:
@@ -50,6 +56,7 @@ async def read_payment_view(connection: Connection, connections: Connections, *,
         checkouts=await list_shown_checkouts(connection, invoice_id=invoice.id),
         pending_refunds_minor=pending,
         disputes=await list_disputes(connection, invoice_id=invoice.id),
+        period=None if period is None else (period["period_start"], period["period_end"]),
         provider_labels={kind.name: kind.label for kind in connections.registry.all()},
     )
 
@@ -83,7 +90,7 @@ def owner_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Se
     url = next((each.url for each in view.checkouts if each.status == "open" and not each.is_unwanted), None)
     if url is not None and _is_payable(invoice):
         fields.append(Field(key="payUrl", label="Pay Online", type="link", value=url))
-    return fields
+    return fields + _period(view)
 
 
 def staff_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Settings) -> list[Field]:
@@ -102,7 +109,7 @@ def staff_fields(view: PaymentView, invoice: Invoice, facts: Facts, settings: Se
     if view.disputes:
         text = "\n".join(_dispute_text(each, view, settings) for each in view.disputes)
         fields.append(Field(key="dispute", label="Dispute", type="multiline", value=text))
-    return fields
+    return fields + _period(view)
 
 
 def _dispute_text(shown: ShownDispute, view: PaymentView, settings: Settings) -> str:
@@ -116,6 +123,13 @@ def _dispute_text(shown: ShownDispute, view: PaymentView, settings: Settings) ->
     if dispute.status == "needs_response" and dispute.respond_by is not None:
         text += f" by {dispute.respond_by.astimezone(settings.timezone).date().isoformat()}"
     return text
+
+
+def _period(view: PaymentView) -> list[Field]:
+    if view.period is None:
+        return []
+    start, end = view.period
+    return [Field(key="period", label="Subscription Period", value=f"{start:%Y-%m-%d} to {end:%Y-%m-%d}")]
 
 
 def _reference(invoice: Invoice) -> Field:

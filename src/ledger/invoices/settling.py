@@ -6,7 +6,7 @@ import msgspec
 
 from ledger.database.transaction import AuditEntry, NewEvent, NewJob, Tx
 from ledger.ids import is_id
-from ledger.invoices.actions import invoice_event, record_payment, refresh_invoice
+from ledger.invoices.actions import invoice_event, record_payment, refresh_invoice, unexpected_event
 from ledger.invoices.rules import InvoiceStatus, open_minor
 from ledger.invoices.store import Invoice, get_facts, lock_invoice, update_failed_at
 from ledger.money import format_money
@@ -105,8 +105,7 @@ async def _flag_other_amount(tx: Tx, invoice: Invoice, checkout: StoredCheckout,
             details={"number": invoice.number, "amount": money.amount_minor, "currency": money.currency},
         )
     )
-    event = invoice_event("payment.unexpected", invoice, amount_minor=money.amount_minor)
-    tx.publish(msgspec.structs.replace(event, data={**event.data, "amountCurrency": money.currency}))
+    tx.publish(unexpected_event(invoice, amount_minor=money.amount_minor, currency=money.currency))
 
 
 async def _book(tx: Tx, invoice: Invoice, checkout: StoredCheckout, money: MoneyArrived, *, provider: str) -> None:
@@ -185,12 +184,24 @@ async def _fail(tx: Tx, invoice: Invoice, *, failed_at: datetime) -> None:
 
 
 def provider_event(
-    kind: str, invoice: Invoice, *, reference: str | None, subscription_id: str | None = None
+    kind: str,
+    invoice: Invoice,
+    *,
+    reference: str | None,
+    subscription_id: str | None = None,
+    product_id: str | None = None,
+    subscription_status: str | None = None,
 ) -> NewEvent:
     """The published event about money moved by a provider, one-off payments included."""
     return NewEvent(
         type=kind,
         subject_id=invoice.id,
         person_id=invoice.person_id,
-        data={"invoiceId": invoice.id, "subscriptionId": subscription_id, "providerRef": reference},
+        data={
+            "invoiceId": invoice.id,
+            "subscriptionId": subscription_id,
+            "productId": product_id,
+            "status": subscription_status,
+            "providerRef": reference,
+        },
     )

@@ -55,6 +55,10 @@ class OutcomeUnknown(Unavailable):
     title = "The payment provider did not answer in time"
 
 
+class UnknownHere(ProviderRefused):
+    """What an event is about is not stored here: it is another installation's on the same account, or not yet there."""
+
+
 class SettingsRefused(BadRequest):
     """A connection's settings cannot be used; `fields` says which and why."""
 

@@ -112,6 +112,7 @@ async def has_business(connection: Connection, *, connection_id: str) -> bool:
             or exists (
                 select from checkout where connection_id = $1 and status in ('requested', 'open', 'pending')
             )
+            or exists (select from subscription where connection_id = $1 and status <> 'cancelled')
         """,
         connection_id,
     )
@@ -167,11 +168,12 @@ async def list_remote_ids(
 async def upsert_remote_id(
     connection: Connection, *, connection_id: str, kind: RemoteKind, local_id: str, remote_id: str, now: datetime
 ) -> None:
-    """Remembers what the provider calls a thing of ours. The first name stays: asking twice gave the same one."""
+    """Remembers what the provider calls a thing of ours. What was deleted or archived there has another name then."""
     await connection.execute(
         """
         insert into provider_mapping (connection_id, kind, local_id, remote_id, created_at) values ($1, $2, $3, $4, $5)
-        on conflict (connection_id, kind, local_id) do nothing
+        on conflict (connection_id, kind, local_id) do update set remote_id = excluded.remote_id
+        where provider_mapping.remote_id <> excluded.remote_id
         """,
         connection_id,
         kind,

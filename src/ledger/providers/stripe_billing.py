@@ -24,10 +24,11 @@ class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BillBrief(msgspec.Struct, frozen=True, kw_only=True):
-    """A bill, of which only matters whether it is paid."""
+    """A bill, of which only matters whether it is paid, and where it can be."""
 
     id: str
     status: str | None = None
+    hosted_invoice_url: str | None = None
 
 
 class _PauseCollection(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +109,9 @@ def subscription_state_of(subscription: Subscription, *, was_paid: bool) -> Subs
         case "trialing" | "active":
             return msgspec.structs.replace(state, status="active")
         case "past_due" | "unpaid":
-            return msgspec.structs.replace(state, status="past_due")
+            bill = subscription.latest_bill
+            pay_url = bill.hosted_invoice_url if bill is not None and bill.status == "open" else None
+            return msgspec.structs.replace(state, status="past_due", pay_url=pay_url)
     return state
 
 
@@ -235,6 +238,8 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     starting_balance: int = 0
     """What the customer owed before; negative: had as credit."""
     ending_balance: int | None = None
+    pre_payment_credit_notes_amount: int = 0
+    """What credit notes took off before it was paid; the total stays as it was."""
     period_start: int = 0
     period_end: int = 0
     parent: _BillParent | None = None

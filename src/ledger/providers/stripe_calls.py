@@ -78,7 +78,7 @@ _SENTENCES = {
     "card_declined": "The bank declined the payment; nothing was taken. The payer should ask the bank, "
     "or use another card",
     "charge_already_refunded": "Stripe has already returned this payment in full",
-    "charge_disputed": "The payer disputes this payment at their bank, so Stripe cannot return it",
+    "charge_disputed": "The payer disputed this payment at their bank, so Stripe cannot return it",
     "expired_card": "The payer's card has expired; nothing was taken. Another card is needed",
     "incorrect_cvc": "The bank declined the payment because of the card's security code; nothing was taken",
     "insufficient_funds": "The payer's card or account does not cover the amount; nothing was taken",

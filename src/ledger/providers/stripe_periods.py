@@ -160,10 +160,11 @@ def _differences(bill: Bill, lines: Sequence[Line]) -> Mapping[str, int]:
 
 
 def _credit_of(bill: Bill, currency: str) -> int:
-    """What was settled from the customer's balance: credit from earlier bills, or too little to be charged at all."""
-    if bill.total <= 0 or bill.ending_balance is None:
+    """What nobody had to pay: credit from earlier bills, credit notes, or too little to be charged at all."""
+    if bill.total <= 0:
         return 0
-    credit, _ = from_stripe_amount(bill.ending_balance - bill.starting_balance, currency)
+    from_balance = 0 if bill.ending_balance is None else bill.ending_balance - bill.starting_balance
+    credit, _ = from_stripe_amount(max(0, from_balance) + bill.pre_payment_credit_notes_amount, currency)
     total, _ = from_stripe_amount(bill.total, currency)
     return max(0, min(credit, total))
 

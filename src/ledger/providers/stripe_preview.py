@@ -10,7 +10,7 @@ from ledger.providers.stripe_billing import Bill, Line, Subscription
 from ledger.providers.stripe_calls import Calls, NotKnown
 from ledger.providers.stripe_payloads import time_of
 from ledger.providers.stripe_periods import all_lines
-from ledger.providers.stripe_subscriptions import fetch_changeable
+from ledger.providers.stripe_subscriptions import check_can_prorate, fetch_changeable, prorate_at
 from ledger.providers.stripe_tax_rates import with_tax_rate
 from ledger.providers.subscription_contract import ChangePreview, PreviewLine, WantedChange
 
@@ -24,6 +24,7 @@ async def preview_change(calls: Calls, wanted: WantedChange) -> ChangePreview:
     """See `Provider.preview_change`. The same parameters as the change itself, so that it costs the same."""
     remote_id = wanted.subscription_remote_id
     subscription, item_id = await fetch_changeable(calls, remote_id)
+    check_can_prorate(subscription, wanted)
 
     async def ask(tax_id: str | None, _: str) -> Bill:
         details: InvoiceCreatePreviewParamsSubscriptionDetails = {
@@ -32,7 +33,7 @@ async def preview_change(calls: Calls, wanted: WantedChange) -> ChangePreview:
             "proration_behavior": "always_invoice" if wanted.prorates else "none",
         }
         if wanted.prorates:
-            details["proration_date"] = int(wanted.prorate_at.timestamp())
+            details["proration_date"] = prorate_at(subscription, wanted)
         # A preview has no effect, so it needs no key of its own.
         return await calls.ask(
             lambda: calls.v1.invoices.create_preview_async(
@@ -93,7 +94,7 @@ def _effective_at(lines: Sequence[Line], subscription: Subscription, wanted: Wan
     changes, since Stripe then begins and bills a new period at once.
     """
     if wanted.prorates:
-        return wanted.prorate_at
+        return time_of(prorate_at(subscription, wanted))
     starts = [
         line.period.start
         for line in lines

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _NOT_BEGUN = ("incomplete", "incomplete_expired")
 _UNKNOWN = SubscriptionState(status="unknown")
 _WITH_LATEST_BILL = ["latest_invoice"]
+# While a bank debit is on its way, Stripe says `active`.
+_FIRST_PAYMENT_FAILED = ("incomplete", "past_due", "unpaid")
 
 
 # Starting
@@ -161,6 +163,27 @@ async def fetch_changeable(calls: Calls, remote_id: str) -> tuple[Subscription, 
     return subscription, item.id
 
 
+def check_can_prorate(subscription: Subscription, wanted: WantedChange) -> None:
+    """Raises `ProviderRefused` while the latest bill is not paid.
+
+    Stripe gives back unused time whether it was paid for or not, as credit that then pays for later periods.
+    """
+    bill = subscription.latest_bill
+    if wanted.prorates and bill is not None and bill.status != "paid":
+        raise ProviderRefused(
+            "The last bill of this subscription is not paid yet, so its time cannot be set off against another "
+            "product; change it once that is paid"
+        )
+
+
+def prorate_at(subscription: Subscription, wanted: WantedChange) -> int:
+    """Returns from when on a change counts, in Unix seconds: within Stripe's present period, which may have just begun
+    without Ledger having heard of it."""
+    start, _ = subscription.period
+    wanted_s = int(wanted.prorate_at.timestamp())
+    return wanted_s if start is None else max(wanted_s, start)
+
+
 async def change_subscription(calls: Calls, wanted: WantedChange) -> SubscriptionState:
     """See `Provider.change_subscription`. A cancellation at the period's end stays."""
     remote_id = wanted.subscription_remote_id
@@ -168,6 +191,8 @@ async def change_subscription(calls: Calls, wanted: WantedChange) -> Subscriptio
     if subscription.price_id == wanted.price_remote_id:
         tax_id = wanted.tax.remote_id if wanted.tax else None
         return msgspec.structs.replace(await _state_of(calls, subscription), tax_remote_id=tax_id)
+    check_can_prorate(subscription, wanted)
+    prorate_at_s = prorate_at(subscription, wanted)
 
     async def change(tax_id: str | None, key: str) -> None:
         params: SubscriptionUpdateParams = {
@@ -177,7 +202,7 @@ async def change_subscription(calls: Calls, wanted: WantedChange) -> Subscriptio
             "payment_behavior": "error_if_incomplete",
         }
         if wanted.prorates:
-            params["proration_date"] = int(wanted.prorate_at.timestamp())
+            params["proration_date"] = prorate_at_s
         await _update(calls, remote_id, params, key)
 
     _, tax_id = await with_tax_rate(calls, wanted.tax, key=f"ledger-change-{wanted.intent_id}", use=change)
@@ -187,16 +212,32 @@ async def change_subscription(calls: Calls, wanted: WantedChange) -> Subscriptio
 async def cancel_subscription(calls: Calls, *, intent_id: str, remote_id: str) -> SubscriptionState:
     """See `Provider.cancel_subscription`."""
     try:
-        await _update(calls, remote_id, {"cancel_at_period_end": True}, f"ledger-cancel-{intent_id}")
+        subscription = await _fetch(calls, remote_id)
+        state = await _state_of(calls, subscription)
+        if state.status == "cancelled" or state.cancels_at_period_end:
+            return state
+        if state.status == "incomplete" and subscription.status in _FIRST_PAYMENT_FAILED:
+            # Nothing was paid and nothing is on its way, so there is no period to wait for.
+            await _end(calls, remote_id, f"ledger-end-{intent_id}")
+        else:
+            await _update(calls, remote_id, {"cancel_at_period_end": True}, f"ledger-cancel-{intent_id}")
+    except NotKnown:
+        return _UNKNOWN
     except ProviderRefused:
-        try:
-            state = await _look_up(calls, remote_id)
-        except NotKnown:
-            return _UNKNOWN
+        # Somebody, or Stripe itself, may have been faster.
+        state = await _look_up(calls, remote_id)
         if state.status == "cancelled" or state.cancels_at_period_end:
             return state
         raise
     return await _look_up_afterwards(calls, remote_id)
+
+
+async def _end(calls: Calls, remote_id: str, key: str) -> None:
+    await calls.ask(
+        lambda: calls.v1.subscriptions.cancel_async(remote_id, options={"idempotency_key": key}),
+        Identified,
+        doubt=OutcomeUnknown,
+    )
 
 
 async def reactivate_subscription(calls: Calls, *, intent_id: str, remote_id: str) -> SubscriptionState:

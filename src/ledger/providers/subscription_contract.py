@@ -49,6 +49,8 @@ class SubscriptionState(msgspec.Struct, frozen=True, kw_only=True):
     remote_id: str | None = None
     checkout: Checkout | None = None
     """The page where it can be started, while that is open."""
+    pay_url: str | None = None
+    """Where the bill that is past due can be paid, for example with another card."""
     price_remote_id: str | None = None
     cancels_at_period_end: bool = False
     period_start: datetime | None = None

@@ -12,7 +12,7 @@ import msgspec
 from ledger.database.transaction import AuditEntry, Database, NewJob, Tx
 from ledger.errors import BadRequest, Conflict, LedgerError, ProviderFailed, RuleBroken
 from ledger.identity import Caller
-from ledger.invoices.actions import invoice_event, refresh_invoice
+from ledger.invoices.actions import MANUAL_PROVIDER, invoice_event, refresh_invoice
 from ledger.invoices.rules import check_can_refund
 from ledger.invoices.store import Invoice, lock_invoice
 from ledger.money import format_money
@@ -167,8 +167,12 @@ async def _store_wish(
         )
     possible = [payment for payment in payments if can_refund(connections, payment)]
     if not possible:
+        if all(payment.provider == MANUAL_PROVIDER for payment in payments):
+            raise NotRefundableByProvider(
+                "This payment was recorded by hand, so Ledger cannot send it back; return the money the way it came"
+            )
         raise NotRefundableByProvider(
-            "This payment was recorded by hand, so Ledger cannot send it back; return the money the way it came"
+            "This invoice was settled from credit or outside of the provider, so there is no payment to send back"
         )
     left_minor = sum(payment.left_minor for payment in possible)
     total_minor = left_minor if amount_minor is None else amount_minor

@@ -14,7 +14,7 @@ from ledger.invoices.settling import provider_event
 from ledger.invoices.store import Invoice, UnnumberedInvoice, issue_invoices, lock_invoice
 from ledger.payments.store import CREDIT_METHOD, Payment, find_payment_by_reference
 from ledger.providers.connections import Connected
-from ledger.providers.contract import MoneyArrived, ProviderRefused
+from ledger.providers.contract import MoneyArrived, ProviderRefused, UnknownHere
 from ledger.providers.subscription_contract import BilledPeriod
 from ledger.settings import Settings
 from ledger.subscriptions.change_store import BookedPeriod, insert_period, list_booked
@@ -62,14 +62,15 @@ async def _find(tx: Tx, connected: Connected, period: BilledPeriod) -> Subscript
         # It is known by what was asked for until the provider's own name for it was heard.
         found = await find_subscription(tx.connection, subscription_id=period.intent_id)
         if found is None:
-            raise ProviderRefused(f"There is no subscription {period.intent_id} here that this bill could belong to")
+            raise UnknownHere(f"There is no subscription {period.intent_id} here that this bill could belong to")
     return found
 
 
 async def _book(
     tx: Tx, settings: Settings, connected: Connected, subscription: Subscription, period: BilledPeriod
 ) -> None:
-    assert subscription.person_id is not None, "retention leaves live subscriptions alone"
+    if subscription.person_id is None:
+        raise ProviderRefused("This bill was paid after the person's data was erased; look at it at the provider")
     billing = await get_settings(tx.connection)
     issued = await issue_invoices(
         tx.connection,
@@ -118,6 +119,8 @@ async def _book(
             invoice,
             reference=period.payments[0].remote_id if period.payments else period.remote_id,
             subscription_id=subscription.id,
+            product_id=subscription.product_id,
+            subscription_status=subscription.status.value,
         )
     )
 

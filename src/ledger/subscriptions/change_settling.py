@@ -11,7 +11,7 @@ from ledger.errors import LedgerError, Unavailable
 from ledger.identity import Person
 from ledger.payments.looks import next_look
 from ledger.providers.connections import Connected, Connections
-from ledger.providers.contract import ProviderRefused, ProviderUnreachable
+from ledger.providers.contract import OutcomeUnknown, ProviderRefused, ProviderUnreachable
 from ledger.providers.store import find_remote_id
 from ledger.providers.subscription_contract import SubscriptionState, WantedChange, WantedTax
 from ledger.subscriptions.change_store import (
@@ -26,6 +26,8 @@ from ledger.subscriptions.store import Subscription, get_subscription, lock_subs
 from ledger.subscriptions.taxes import keep_tax, tax_at
 
 SETTLE_CHANGE_JOB = "subscriptions.settle_change"
+# After about a quarter of an hour without a clear answer; a provider that cannot be reached is asked for longer.
+LOOKS_MAX = 7
 _DONE_ACTIONS: dict[ChangeKind, str] = {
     "change": "subscription.changed",
     "cancel": "subscription.cancelled",
@@ -81,6 +83,14 @@ def _remote_id(subscription: Subscription) -> str:
 
 
 async def _ask(prepared: PreparedChange) -> SubscriptionState:
+    state = await _ask_provider(prepared)
+    if state.status == "unknown":
+        # Nothing can come of it, so it must not stay open and keep everything else from being asked.
+        raise ProviderRefused("The provider does not know this subscription any more; was the account changed?")
+    return state
+
+
+async def _ask_provider(prepared: PreparedChange) -> SubscriptionState:
     provider, change = prepared.connected.provider, prepared.change
     if prepared.wanted is not None:
         return await provider.change_subscription(prepared.wanted)
@@ -121,7 +131,7 @@ async def _settle(tx: Tx, prepared: PreparedChange, state: SubscriptionState) ->
     await keep_tax(tx, connection_id=before.connection_id, tax=tax, remote_id=state.tax_remote_id)
     if before.version == prepared.subscription.version:
         await apply_state(tx, before, state)
-    # Somebody stored another state meanwhile, or a bill came of it: the present state settles both.
+    # Somebody may have stored another state meanwhile; the present one settles that.
     tx.defer(look_job(before.id))
 
 
@@ -156,6 +166,11 @@ async def look_at_change(database: Database, connections: Connections, *, change
         await _fail(database, prepared, failure=refused.sentence)
         return
     except LedgerError as error:
+        if isinstance(error, OutcomeUnknown) and change.looks >= LOOKS_MAX:
+            # The same answer for the same key, whatever happens: it must not keep everything else from being asked.
+            sentence = "The provider never said whether this worked; what is shown is what it says now"
+            await _fail(database, prepared, failure=sentence)
+            return
         await _postpone(database, change_id=change_id, error=error)
         raise
     async with database.transaction_by(kind="system", name=SETTLE_CHANGE_JOB) as tx:

@@ -125,6 +125,8 @@ async def cancel_subscription(
 ) -> None:
     """Ends a subscription at the end of its period; one that is not paid yet ends now, with its payment page.
 
+    Where a bank debit is on its way, it ends with the period that is paid with it.
+
     Raises `NotFound`, `Forbidden` for an owner who may not cancel, `AlreadyCancelled`, and what `change_product` does.
     """
     async with database.transaction_of(caller) as tx:
@@ -140,9 +142,26 @@ async def cancel_subscription(
         else:
             prepared = await _prepare(tx, connections, subscription, kind="cancel", product=None, prorate_at=tx.now)
     if prepared is None:
-        await look_at_subscription(database, connections, subscription_id=subscription.id)
-    else:
+        left = await look_at_subscription(database, connections, subscription_id=subscription.id)
+        if left.status is SubscriptionStatus.CANCELLED:
+            return
+        prepared = await _cancel_begun(database, connections, caller=caller, subscription_id=subscription.id)
+    if prepared is not None:
         await carry_out(database, caller, prepared)
+
+
+async def _cancel_begun(
+    database: Database, connections: Connections, *, caller: Person, subscription_id: str
+) -> PreparedChange | None:
+    """For one that was paid in the moment it was given up, or whose bank debit is on its way: unless the provider is
+    told, it goes on charging. None when it is over, or ends with its period, by now."""
+    async with database.transaction_of(caller) as tx:
+        begun = await lock_subscription(tx.connection, subscription_id=subscription_id)
+        if begun.status is SubscriptionStatus.CANCELLED or begun.cancels_at_period_end:
+            return None
+        if begun.remote_id is None:
+            raise Conflict("Its payment page is in use just now; try again in a minute", retry_after_s=60)
+        return await _prepare(tx, connections, begun, kind="cancel", product=None, prorate_at=tx.now)
 
 
 async def reactivate_subscription(

@@ -3,7 +3,7 @@
 from ledger.database.transaction import Database
 from ledger.ids import is_id
 from ledger.providers.connections import Connected, Connections
-from ledger.providers.contract import PeriodBilled, ProviderRefused, SubscriptionTouched
+from ledger.providers.contract import PeriodBilled, SubscriptionTouched, UnknownHere
 from ledger.settings import Settings
 from ledger.subscriptions.booking import book_period
 from ledger.subscriptions.settling import Hint, look_at_subscription
@@ -45,5 +45,5 @@ async def _find(database: Database, connected: Connected, meaning: SubscriptionT
             return None
         found = await find_subscription(connection, subscription_id=meaning.intent_id)
     if found is None:
-        raise ProviderRefused(f"There is no subscription {meaning.intent_id} here that this event could belong to")
+        raise UnknownHere(f"There is no subscription {meaning.intent_id} here that this event could belong to")
     return found

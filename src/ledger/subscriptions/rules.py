@@ -82,6 +82,8 @@ def check_can_reactivate(status: SubscriptionStatus, *, cancels_at_period_end: b
         raise CannotReactivate("This subscription has ended and cannot be reactivated; subscribe again")
     if status is SubscriptionStatus.INCOMPLETE:
         raise CannotReactivate("This subscription was never paid; use its payment link, or subscribe again")
+    if status is SubscriptionStatus.PAUSED and not cancels_at_period_end:
+        raise CannotReactivate("This subscription is paused at the payment provider; resume it there")
     if status is not SubscriptionStatus.PAST_DUE and not cancels_at_period_end:
         raise CannotReactivate("Subscription is already active")
 
@@ -112,7 +114,9 @@ def check_can_change(
 
 
 def available_actions(status: SubscriptionStatus, *, cancels_at_period_end: bool) -> tuple[str, ...]:
-    """Returns the buttons for staff, of `cancel` and `reactivate`: as published, also where pressing says why not."""
+    """Returns the buttons for staff: as published, also where pressing says why not; `discard` what is not paid yet."""
+    if status is SubscriptionStatus.INCOMPLETE:
+        return ("discard",)
     if status is SubscriptionStatus.ACTIVE and not cancels_at_period_end:
         return ("cancel",)
     if cancels_at_period_end or status in (SubscriptionStatus.CANCELLED, SubscriptionStatus.PAST_DUE):
@@ -121,9 +125,11 @@ def available_actions(status: SubscriptionStatus, *, cancels_at_period_end: bool
 
 
 def own_actions(status: SubscriptionStatus, *, cancels_at_period_end: bool, allow_self_cancel: bool) -> tuple[str, ...]:
-    """Returns the buttons for the person themselves, of `cancel` and `reactivate`."""
+    """Returns the buttons for the person themselves, of `discard`, `cancel` and `reactivate`."""
     if not allow_self_cancel:
         return ()
+    if status is SubscriptionStatus.INCOMPLETE:
+        return ("discard",)
     if status is SubscriptionStatus.ACTIVE and not cancels_at_period_end:
         return ("cancel",)
     can_reactivate = _passes(lambda: check_can_reactivate(status, cancels_at_period_end=cancels_at_period_end))

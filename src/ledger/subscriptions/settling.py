@@ -11,7 +11,7 @@ from ledger.database.transaction import AuditEntry, Database, NewEvent, NewJob, 
 from ledger.errors import Conflict, LedgerError
 from ledger.payments.looks import next_look
 from ledger.providers.connections import Connected, Connections
-from ledger.providers.contract import Checkout, ProviderRefused
+from ledger.providers.contract import ProviderRefused
 from ledger.providers.subscription_contract import SubscriptionState
 from ledger.subscriptions.rules import BEGUN, SubscriptionStatus
 from ledger.subscriptions.store import (
@@ -120,7 +120,7 @@ async def apply_state(tx: Tx, before: Subscription, state: SubscriptionState) ->
         looks=before.looks + 1,
         next_look_at=next_look(now=tx.now, looks=before.looks + 1) if status is SubscriptionStatus.INCOMPLETE else None,
     )
-    after = await _fitting(tx, before, _with_page(after, state.checkout), state)
+    after = await _fitting(tx, before, _with_page(after, state), state)
     await update_subscription(tx.connection, subscription=after)
     _announce(tx, before, after)
     return after
@@ -138,7 +138,8 @@ def _status_of(before: Subscription, state: SubscriptionState) -> SubscriptionSt
     return SubscriptionStatus(state.status)
 
 
-def _with_page(subscription: Subscription, checkout: Checkout | None) -> Subscription:
+def _with_page(subscription: Subscription, state: SubscriptionState) -> Subscription:
+    checkout = state.checkout
     if checkout is not None:
         return msgspec.structs.replace(
             subscription,
@@ -146,8 +147,8 @@ def _with_page(subscription: Subscription, checkout: Checkout | None) -> Subscri
             checkout_url=checkout.url,
             checkout_expires_at=checkout.expires_at,
         )
-    # The page is closed, or was used.
-    return msgspec.structs.replace(subscription, checkout_url=None)
+    # The page is closed, or was used; a bill that is past due has a page of its own.
+    return msgspec.structs.replace(subscription, checkout_url=state.pay_url, checkout_expires_at=None)
 
 
 async def _fitting(tx: Tx, before: Subscription, after: Subscription, state: SubscriptionState) -> Subscription:
@@ -163,6 +164,8 @@ async def _fitting(tx: Tx, before: Subscription, after: Subscription, state: Sub
     product_id = after.product_id if charged is None else charged.product_id
     if after.status is not SubscriptionStatus.CANCELLED and after.person_id is not None:
         other = await find_live_subscription(tx.connection, person_id=after.person_id, product_id=product_id)
+        if other is not None and other.id != after.id and after.status in BEGUN:
+            other = None if await _make_room(tx, subscription_id=other.id) else other
         if other is not None and other.id != after.id:
             # There can only be one; what was over here stays so, though the provider charges for it.
             problem = f"The provider charges this person twice for one product (see {other.id}); cancel one of the two"
@@ -176,6 +179,28 @@ async def _fitting(tx: Tx, before: Subscription, after: Subscription, state: Sub
     if charged is None:
         return after
     return msgspec.structs.replace(after, product_id=product_id, price_id=charged.price_id)
+
+
+async def _make_room(tx: Tx, *, subscription_id: str) -> bool:
+    """Gives up a wish for a product that is charged for already, before it is paid a second time.
+
+    The look that follows closes its page. Returns False when it was paid, or its debit is on the way.
+    """
+    other = await lock_subscription(tx.connection, subscription_id=subscription_id)
+    if other.status is not SubscriptionStatus.INCOMPLETE or other.remote_id is not None:
+        return other.status is SubscriptionStatus.CANCELLED
+    given_up = msgspec.structs.replace(
+        other,
+        status=SubscriptionStatus.CANCELLED,
+        is_unwanted=True,
+        cancelled_at=tx.now,
+        version=other.version + 1,
+        next_look_at=tx.now,
+    )
+    await update_subscription(tx.connection, subscription=given_up)
+    tx.defer(look_job(other.id))
+    _announce(tx, other, given_up)
+    return True
 
 
 def _announce(tx: Tx, before: Subscription, after: Subscription) -> None:
@@ -195,7 +220,7 @@ def _announce(tx: Tx, before: Subscription, after: Subscription) -> None:
         return
     if after.status is SubscriptionStatus.PAST_DUE and before.status is not SubscriptionStatus.PAST_DUE:
         tx.audit(_entry("subscription.payment_failed", after))
-        tx.publish(subscription_event("subscription.payment_failed", after))
+        tx.publish(_payment_failed_event(after))
     if _told(after) != _told(before) and after.activated_at is not None:
         tx.audit(_entry("subscription.updated", after))
         tx.publish(subscription_event("subscription.updated", after))
@@ -238,6 +263,22 @@ def subscription_event(kind: str, subscription: Subscription) -> NewEvent:
             "status": subscription.status.value,
             "cancelAtPeriodEnd": subscription.cancels_at_period_end,
             "currentPeriodEnd": None if ends_at is None else iso(ends_at),
+            "providerRef": subscription.remote_id,
+        },
+    )
+
+
+def _payment_failed_event(subscription: Subscription) -> NewEvent:
+    """The published event about money that could not be taken. The bill becomes an invoice here once it is paid."""
+    return NewEvent(
+        type="subscription.payment_failed",
+        subject_id=subscription.id,
+        person_id=subscription.person_id,
+        data={
+            "invoiceId": None,
+            "subscriptionId": subscription.id,
+            "productId": subscription.product_id,
+            "status": subscription.status.value,
             "providerRef": subscription.remote_id,
         },
     )

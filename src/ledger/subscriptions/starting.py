@@ -32,6 +32,8 @@ from ledger.web.idempotency import Claim, claim_resumable
 
 # A page that closes in a minute is of no use to somebody who wants to pay now.
 USABLE_FOR = timedelta(minutes=5)
+# The longest that a provider leaves a page open.
+PAGE_LASTS = timedelta(days=1)
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +75,12 @@ async def subscribe(
             await claim_resumable(tx.connection, actor=tx.actor, claim=claim, now=tx.now)
     prepared = await _prepare(database, connections, settings, person=person, product_id=product_id)
     if isinstance(prepared, _Stale):
-        await look_at_subscription(database, connections, subscription_id=prepared.subscription_id)
+        try:
+            await look_at_subscription(database, connections, subscription_id=prepared.subscription_id)
+        except ProviderRefused:
+            # Its account may not be open to Ledger any more; that must not keep anybody from another one for ever.
+            if not await _abandon(database, subscription_id=prepared.subscription_id):
+                raise
         prepared = await _prepare(database, connections, settings, person=person, product_id=product_id)
     if isinstance(prepared, _Stale):
         raise Conflict("An earlier payment page is still being closed; try again in a minute", retry_after_s=60)
@@ -129,13 +136,16 @@ async def _of_earlier(tx: Tx, connected: Connected, product: Product, live: Subs
         raise AlreadySubscribed("You are subscribed to this product already; see My Subscriptions")
     fits = live.connection_id == connected.stored.id and live.price_id == product.price_id and not live.is_unwanted
     lasts = live.checkout_expires_at is None or live.checkout_expires_at > tx.now + USABLE_FOR
+    if live.remote_id is not None:
+        # The page was used, and the money is on its way, or the bank said no.
+        raise AlreadySubscribed(
+            "Your first payment for this product has not arrived yet; a bank debit takes some days. "
+            "If it failed, discard the subscription in My Subscriptions and subscribe again"
+        )
     if not (fits and lasts):
         unwanted = msgspec.structs.replace(live, is_unwanted=True, next_look_at=tx.now)
         await update_subscription(tx.connection, subscription=unwanted)
         return _Stale(subscription_id=live.id)
-    if live.remote_id is not None:
-        # The page was used, and the money is on its way.
-        raise AlreadySubscribed("Your first payment for this product is on its way; it can take some days to arrive")
     return None if live.checkout_url is None else Started(subscription_id=live.id, url=live.checkout_url)
 
 
@@ -215,6 +225,18 @@ async def _wanted(
     )
 
 
+async def _abandon(database: Database, *, subscription_id: str) -> bool:
+    """Gives up a wish that cannot be asked about, once nobody can pay at its page any more; returns whether it did."""
+    async with database.transaction_by(kind="system", name=LOOK_JOB) as tx:
+        before = await lock_subscription(tx.connection, subscription_id=subscription_id)
+        closed_at = before.checkout_expires_at or before.created_at + PAGE_LASTS
+        if before.status is not SubscriptionStatus.INCOMPLETE or before.remote_id is not None or closed_at > tx.now:
+            return False
+        # Should it have been paid all the same, an event tells, and the subscription is taken up again.
+        await apply_state(tx, before, SubscriptionState(status="cancelled"))
+    return True
+
+
 async def _give_up(database: Database, prepared: _Prepared) -> None:
     async with database.transaction_by(kind="provider", name=prepared.connected.type.name) as tx:
         before = await lock_subscription(tx.connection, subscription_id=prepared.subscription.id)
@@ -238,7 +260,9 @@ async def _keep(tx: Tx, prepared: _Prepared, started: Checkout | SubscriptionSta
             now=tx.now,
         )
     if isinstance(started, SubscriptionState):
-        await apply_state(tx, before, started)
+        after = await apply_state(tx, before, started)
+        if after.status is SubscriptionStatus.CANCELLED:
+            return Conflict("The payment page for this was closed meanwhile; subscribe once more", retry_after_s=1)
         return Started(subscription_id=before.id, url=None)
     if before.status is SubscriptionStatus.INCOMPLETE:
         state = SubscriptionState(status="incomplete", checkout=started)
@@ -247,7 +271,12 @@ async def _keep(tx: Tx, prepared: _Prepared, started: Checkout | SubscriptionSta
             return Started(subscription_id=opened.id, url=started.url)
     # It was given up meanwhile, or is paid already: the look closes the page, or books what came.
     closing = msgspec.structs.replace(
-        before, is_unwanted=True, checkout_remote_id=started.remote_id, next_look_at=tx.now
+        before,
+        is_unwanted=True,
+        checkout_remote_id=started.remote_id,
+        next_look_at=tx.now,
+        # Who asked before this page was known must ask again.
+        version=before.version + 1,
     )
     await update_subscription(tx.connection, subscription=closing)
     tx.defer(NewJob(name=LOOK_JOB, payload=before.id.encode()))

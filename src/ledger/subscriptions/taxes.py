@@ -25,8 +25,8 @@ async def tax_at(tx: Tx, connected: Connected, *, rate_bp: int, label: str) -> W
 
 
 async def keep_tax(tx: Tx, *, connection_id: str, tax: WantedTax | None, remote_id: str | None) -> None:
-    """Remembers what the provider calls a tax, when it was just told."""
-    if tax is not None and tax.remote_id is None and remote_id is not None:
+    """Remembers what the provider calls a tax, when it was just told, or told anew because the rate was archived."""
+    if tax is not None and remote_id is not None and remote_id != tax.remote_id:
         await upsert_remote_id(
             tx.connection,
             connection_id=connection_id,

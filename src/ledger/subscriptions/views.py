@@ -62,7 +62,7 @@ def subscription_row(listed: ListedSubscription, *, users: Mapping[int, str], na
         "product": listed.product_name,
         "provider": listed.provider,
         "status": subscription.status.value,
-        "currentPeriodEnd": _moment_text(subscription.period_end),
+        "currentPeriodEnd": _moment_text(subscription.period_end if _is_renewed(subscription) else None),
         "createdAt": iso(subscription.created_at),
     }
 
@@ -175,7 +175,8 @@ def my_fields(
 
 
 def _pay_link(subscription: Subscription, *, now: datetime) -> list[Field]:
-    is_payable = subscription.status is SubscriptionStatus.INCOMPLETE and not subscription.is_unwanted
+    payable = (SubscriptionStatus.INCOMPLETE, SubscriptionStatus.PAST_DUE)
+    is_payable = subscription.status in payable and not subscription.is_unwanted
     expires_at = subscription.checkout_expires_at
     if not is_payable or subscription.checkout_url is None or (expires_at is not None and expires_at <= now):
         return []
@@ -204,6 +205,13 @@ def subscription_actions(
             variant="danger",
             confirm=f"Cancel {product_name}? It ends with the period that is paid for, and is not renewed.",
         ),
+        "discard": Action(
+            label="Discard",
+            endpoint=f"{at}/cancel",
+            method="POST",
+            variant="danger",
+            confirm=f"Discard {product_name}? Its payment page is closed; a debit on its way still pays one period.",
+        ),
         "reactivate": Action(
             label="Reactivate",
             endpoint=f"{at}/reactivate",
@@ -219,7 +227,7 @@ def _reactivation_question(subscription: Subscription, product_name: str) -> str
         return f"Reactivate {product_name}? The payment that failed is collected again."
     if subscription.cancels_at_period_end:
         return f"Reactivate {product_name}? It is renewed at the end of its period again."
-    return f"Reactivate {product_name}?"
+    return f"{product_name} has ended, and Ledger will say so: people who want it back subscribe again. Try anyway?"
 
 
 def change_form(subscription: Subscription, *, price: AgreedPrice, choices: Sequence[AgreedPrice]) -> Form:

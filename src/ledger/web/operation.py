@@ -361,7 +361,7 @@ def _address_of(request: Request[object, object, State]) -> str:
 
 def _too_many(what: str, wait_s: float) -> TooManyRequests:
     seconds = int(wait_s) + 1
-    return TooManyRequests(f"{what}; try again in {seconds} seconds", retry_after_s=seconds)
+    return TooManyRequests(f"{what}; try again in {seconds} s", retry_after_s=seconds)
 
 
 def _check_callers(callers: Callers, caller: Caller) -> None:
