@@ -218,7 +218,7 @@ async def test_a_wish_without_a_product_is_named(ledger: Installation, kind: str
 
 
 STAFF_BUTTONS = {
-    ("incomplete", False): [],
+    ("incomplete", False): ["Discard"],
     ("active", False): ["Cancel"],
     ("active", True): ["Reactivate"],
     ("past_due", False): ["Reactivate"],
