@@ -241,7 +241,7 @@ async def test_the_buttons_follow_the_state(ledger: Installation, state: tuple[s
     assert list(buttons(for_staff)) == STAFF_BUTTONS[state]
     assert list(buttons(mine)) == OWN_BUTTONS[state]
     for action in (*for_staff.body["actions"], *mine.body["actions"]):
-        is_cancel = action["label"].startswith("Cancel")
+        is_cancel = action["label"].startswith(("Cancel", "Discard"))
         assert action["endpoint"].endswith("/cancel" if is_cancel else "/reactivate")
         assert action.get("variant") == ("danger" if is_cancel else None)
         assert "Membership" in action["confirm"]
