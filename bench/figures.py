@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 import msgspec
 
+from bench.deliveries import DeliveryPlan, measure_deliveries
+from bench.figure import Figure, Tell
 from bench.installation import BenchFailed, Databases, Ledger
 from bench.load import Load, Measured, run_load
 from bench.pgbench import PgbenchResult, run_pgbench
+from bench.retention import RetentionRun, add_old_invoices, run_retention
 from bench.seed import PERSONS, add_counter, add_invoices, add_persons, find_middle, list_invoice_ids
 from ledger.standalone import USER_ID
 from ledger.web.paging import write_cursor
@@ -31,7 +33,7 @@ SMALL = 10_000
 # Enough for the driver's statements to be prepared, planned anew five times, and planned for good.
 _LISTS_BEFORE = 15
 LOADS = ("S1", "S2", "S3")
-ALL = (*LOADS, "S4", "S7")
+ALL = (*LOADS, "S4", "S5", "S6", "S7")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lists_a_round: int
     large: int
     starts: int
+    deliveries: DeliveryPlan
 
 
 FULL = Plan(
@@ -58,6 +61,7 @@ FULL = Plan(
     lists_a_round=21,
     large=1_000_000,
     starts=5,
+    deliveries=DeliveryPlan(rounds=5, events=2_000, pieces=11, piece_s=3),
 )
 QUICK = Plan(
     rounds=3,
@@ -69,30 +73,8 @@ QUICK = Plan(
     lists_a_round=11,
     large=100_000,
     starts=2,
+    deliveries=DeliveryPlan(rounds=3, events=1_000, pieces=5, piece_s=2),
 )
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One guarantee and what came of it. `pairs` has a value per pair, `absolutes` what the values come from."""
-
-    key: str
-    what: str
-    target: float
-    bound: Literal["at least", "at most"]
-    unit: Literal["×", "s"]
-    pairs: Sequence[float]
-    absolutes: Mapping[str, Sequence[float]]
-
-    @property
-    def measured(self) -> float:
-        return statistics.median(self.pairs)
-
-    @property
-    def is_kept(self) -> bool:
-        return self.measured >= self.target if self.bound == "at least" else self.measured <= self.target
-
-
-Tell = Callable[[str], None]
 
 
 def measure(wanted: Sequence[str], *, plan: Plan, databases: Databases, folder: Path, tell: Tell) -> list[Figure]:
@@ -102,6 +84,10 @@ def measure(wanted: Sequence[str], *, plan: Plan, databases: Databases, folder: 
         figures += [each for each in _measure_loads(plan, databases, folder, tell) if each.key in wanted]
     if "S4" in wanted:
         figures += _measure_lists(plan, databases, folder, tell)
+    if "S5" in wanted:
+        figures += measure_deliveries(plan.deliveries, databases, folder, tell)
+    if "S6" in wanted:
+        figures += _measure_retention(plan, databases, folder, tell)
     if "S7" in wanted:
         figures.append(_measure_start(plan, databases, folder, tell))
     return figures
@@ -280,6 +266,54 @@ def _asking(ledger: Ledger, path: str) -> Iterator[Callable[[], float]]:
         yield ask
     finally:
         connection.close()
+
+
+def _measure_retention(plan: Plan, databases: Databases, folder: Path, tell: Tell) -> list[Figure]:
+    """S6: everything is due at once, in a small and in a large database."""
+    runs: dict[int, RetentionRun] = {}
+    for count in (SMALL, plan.large):
+        tell(f"adding {count} old invoices")
+        url = databases.make(f"bench_old_{count}")
+        asyncio.run(add_old_invoices(url, count=count))
+        tell(f"letting go of the people of {count} invoices")
+        runs[count] = asyncio.run(run_retention(Ledger(database_url=url, data_dir=folder / f"old-{count}")))
+    small, large = runs.values()
+    memory = {f"{count} invoices, peak MiB": [each.peak_mib] for count, each in runs.items()}
+    times = {f"{count} invoices, s": [each.took_s] for count, each in runs.items()}
+    waits = {
+        "longest wait of others, s": [large.longest_wait_s],
+        "longest transaction, s": [large.longest_transaction_s],
+    }
+    return [
+        Figure(
+            key="S6",
+            what=f"retention over {plan.large} invoices",
+            # Five minutes for a million.
+            target=300 * plan.large / 1_000_000,
+            bound="at most",
+            unit="s",
+            pairs=[large.took_s],
+            absolutes=times,
+        ),
+        Figure(
+            key="S6",
+            what=f"retention, memory of {plan.large} : of {SMALL}",
+            target=1.3,
+            bound="at most",
+            unit="×",
+            pairs=[large.peak_mib / small.peak_mib],
+            absolutes=memory,
+        ),
+        Figure(
+            key="S6",
+            what="retention, longest lock",
+            target=1.0,
+            bound="at most",
+            unit="s",
+            pairs=[max(large.longest_wait_s, large.longest_transaction_s)],
+            absolutes=waits,
+        ),
+    ]
 
 
 def _measure_start(plan: Plan, databases: Databases, folder: Path, tell: Tell) -> Figure:

@@ -23,7 +23,7 @@ _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.01
 _LOG_TOLD_CHARACTERS = 2_000
 _TEMPLATE = "bench_template"
-_LEDGER = str(Path(sys.executable).with_name("ledger"))
+LEDGER_COMMAND = str(Path(sys.executable).with_name("ledger"))
 
 
 class BenchFailed(Exception):
@@ -80,8 +80,10 @@ def databases(folder: Path) -> Iterator[Databases]:
 class Ledger:
     """Where a started Ledger listens, and the credentials for it."""
 
-    def __init__(self, *, database_url: str, data_dir: Path) -> None:
+    def __init__(self, *, database_url: str, data_dir: Path, **settings: str) -> None:
+        """Keyword arguments are further environment variables."""
         self.database_url = database_url
+        self._settings = settings
         self.data_dir = data_dir
         self.port = _free_port()
         credentials = load_or_create_credentials(data_dir)
@@ -100,6 +102,7 @@ class Ledger:
             "LEDGER_DATA_DIR": str(self.data_dir),
             "LEDGER_LOG": "json",
             "LEDGER_RATE_LIMIT": "1000000",
+            **self._settings,
         }
 
     def request(self, method: str, path: str, *, caller: str | None = None, body: object | None = None) -> bytes:
@@ -159,7 +162,7 @@ class Ledger:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self._log(command).open("ab") as log:
             process = subprocess.Popen(
-                [_LEDGER, command],
+                [LEDGER_COMMAND, command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

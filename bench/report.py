@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.figures import Figure
+from bench.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 

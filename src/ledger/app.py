@@ -18,6 +18,7 @@ from ledger.billing_settings.store import SettingsReader
 from ledger.clock import Clock, SystemClock
 from ledger.crypto import Vault
 from ledger.database.transaction import Database
+from ledger.deliveries import routes as deliveries
 from ledger.heartbeat import Heartbeat
 from ledger.identity import Identity, Names
 from ledger.ids import Ids, TimeOrderedIds
@@ -28,8 +29,13 @@ from ledger.invoices import epc_routes, overview
 from ledger.invoices import my_routes as my_invoices
 from ledger.invoices import routes as invoices
 from ledger.invoices.writer import InvoiceWriter
+from ledger.jobs import JOBS, SCHEDULES
 from ledger.lanyard import LanyardClient
 from ledger.lanyard_identity import CachedIdentity
+from ledger.mail import routes as mail
+from ledger.mail.addressees import Addressees
+from ledger.mail.rendering import Templates
+from ledger.mail.sending import MailSender
 from ledger.manifest import build_manifest
 from ledger.names import LanyardNames, StandaloneNames
 from ledger.payments import routes as payments
@@ -42,18 +48,25 @@ from ledger.providers.registry import ProviderRegistry
 from ledger.providers.store import list_connections
 from ledger.providers.stripe import StripeType
 from ledger.refunds import routes as refunds
+from ledger.retention import routes as retention
+from ledger.retention.jobs import Stopping
 from ledger.service_access import routes as service_access
 from ledger.settings import Settings
 from ledger.standalone import DISPLAY_NAMES, StandaloneIdentity, load_or_create_credentials
 from ledger.subscriptions import my_routes as my_subscriptions
 from ledger.subscriptions import routes as subscriptions
+from ledger.system import job_routes as system_jobs
 from ledger.system import routes as system
+from ledger.system.figures import FiguresReader
+from ledger.system.schedules import WorkList
 from ledger.web.call import Services
 from ledger.web.limits import RateLimiter
 from ledger.web.openapi import openapi_document
 from ledger.web.operation import Operation
 from ledger.web.options import options_handlers
 from ledger.web.problems import BODY_MAX_BYTES, outside_operations
+from ledger.webhooks import routes as webhooks
+from ledger.webhooks.name_lookup import NameLookup
 
 APP_VERSION = version("ledger")
 FEATURES = (
@@ -67,11 +80,16 @@ FEATURES = (
     providers,
     subscriptions,
     my_subscriptions,
+    webhooks,
+    deliveries,
     inbound,
     inbound_events,
     audit,
     billing_settings,
+    mail,
+    retention,
     service_access,
+    system_jobs,
     system,
 )
 # What counts as long as a connection that can do it is stored, whatever is active now: what was paid through it can be
@@ -163,9 +181,24 @@ def build_services(
             per_minute=-(-FORGED_EVENTS_PER_MINUTE // share) if settings.rate_limit else 0, monotonic=time.monotonic
         )
     )
+    services.put(NameLookup())
+    services.put(Stopping())
+    services.put(
+        MailSender(
+            database=database,
+            connections=services.get(Connections),
+            settings=settings,
+            vault=services.vault,
+            addressees=Addressees(lanyard),
+            templates=Templates(settings.mail_templates),
+        )
+    )
     services.put(InvoiceWriter(database, zone=settings.timezone))
     services.put(invoices.InvoiceStates(database))
     services.put(system.ApiDocument(encoded_api_document()))
+    work = WorkList(schedules=SCHEDULES, jobs=tuple(JOBS))
+    services.put(work)
+    services.put(FiguresReader(database, work=work, clock=clock, monotonic=time.monotonic))
     return services
 
 

@@ -1,19 +1,25 @@
-"""`ledger check`: settings, database, migrations, Lanyard, and whether the books are right.
+"""`ledger check`: settings, database, migrations, Lanyard, stored secrets, and whether the books are right.
 
 The books are recomputed from the facts, independently of the code that writes them: each query finds what should not
 exist. They run on a live database, in one snapshot, and read in the database, so memory stays bounded.
 """
 
 import asyncio
+from datetime import datetime
 
 import asyncpg
 
 from ledger.audit.actions import verify_chain
-from ledger.database.connection import prepare_connection
+from ledger.clock import SystemClock
+from ledger.crypto import Vault
+from ledger.database.connection import Connection, prepare_connection
 from ledger.database.installation import get_revision
 from ledger.database.revision import HEAD_REVISION
 from ledger.errors import LedgerError
 from ledger.lanyard import LanyardClient
+from ledger.mail.rendering import Templates
+from ledger.retention.rules import PAYLOADS_KEPT
+from ledger.rotation import list_unreadable_secrets
 from ledger.settings import Settings
 
 CONNECT_TIMEOUT_S = 5
@@ -145,12 +151,20 @@ BOOKS = (
         "select i.number from payment p join invoice i on i.id = p.invoice_id where p.currency <> i.currency",
     ),
     (
-        "{names} have no event or no audit entry of their creation",
+        "{names} have no audit entry of their creation",
         """
         select i.number from invoice i
         where not exists (select from audit_entry a
-                where a.entity_type = 'invoice' and a.entity_id = i.id::text and a.action = 'invoice.created')
-            or not exists (select from event e where e.subject_id = i.id and e.type = 'invoice.created')
+            where a.entity_type = 'invoice' and a.entity_id = i.id::text and a.action = 'invoice.created')
+        """,
+    ),
+    (
+        # Events of earlier ones go in time.
+        "{names} have no event of their creation",
+        """
+        select i.number from invoice i
+        where i.created_at >= $1
+            and not exists (select from event e where e.subject_id = i.id and e.type = 'invoice.created')
         """,
     ),
 )
@@ -159,6 +173,7 @@ BOOKS = (
 async def check(settings: Settings) -> list[str]:
     """Returns a sentence for each thing that is wrong; nothing wrong is an empty list."""
     problems = await _check_database(settings)
+    problems += Templates(settings.mail_templates).problems()
     if settings.identity == "lanyard":
         problems += await _check_lanyard(settings)
     return problems
@@ -177,19 +192,20 @@ async def _check_database(settings: Settings) -> list[str]:
             return [f"The schema is at {revision} and {HEAD_REVISION} is needed: run `ledger migrate`."]
         await prepare_connection(connection)
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            return await check_books(connection)
+            return [*await check_books(connection), *await check_secrets(connection, settings)]
     except TimeoutError:
         return [f"The books could not be checked within {CHECK_TIMEOUT_S} s: the database is too busy."]
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
-async def check_books(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+async def check_books(connection: "asyncpg.Connection[asyncpg.Record]", *, now: datetime | None = None) -> list[str]:
     """Recomputes sums, tax, numbers, states and the audit chain, all in one snapshot."""
+    events_since = (now or SystemClock().now()) - PAYLOADS_KEPT
     problems = []
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         for sentence, query in BOOKS:
-            rows = await connection.fetch(f"{query} limit {NAMED_MAX + 1}")
+            rows = await connection.fetch(f"{query} limit {NAMED_MAX + 1}", *([events_since] if "$1" in query else []))
             if rows:
                 names = ", ".join(str(row[0]) for row in rows[:NAMED_MAX])
                 names += " and others" if len(rows) > NAMED_MAX else ""
@@ -198,6 +214,20 @@ async def check_books(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
         if not verified.ok:
             problems.append(f"The audit log was changed: its chain breaks at position {verified.broken_at}.")
     return problems
+
+
+async def check_secrets(connection: Connection, settings: Settings) -> list[str]:
+    """Opens every stored secret: one that cannot be opened shows only when it is needed, else."""
+    previous = settings.encryption_key_previous
+    vault = Vault(settings.encryption_key.reveal(), previous.reveal() if previous else None)
+    unreadable = await list_unreadable_secrets(connection, vault)
+    if not unreadable:
+        return []
+    names = ", ".join(unreadable[:NAMED_MAX]) + (" and others" if len(unreadable) > NAMED_MAX else "")
+    return [
+        f"Stored secrets cannot be opened: {names}; set ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS to the keys they "
+        "were sealed with, or enter them anew."
+    ]
 
 
 async def _check_lanyard(settings: Settings) -> list[str]:

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("migrate", _migrate, "bring the database to this version's schema; safe from several machines at once"),
         ("check", _check, "check settings, database, migrations, Lanyard and the books; exit 1 with what is wrong"),
         ("reconcile", _reconcile, "compare with the payment providers and mend what was missed; can run at any time"),
+        ("retention", _retention, "let go of personal data whose time is up, as the worker does daily"),
         ("openapi", _openapi, "print the OpenAPI document"),
         ("rotate-key", _rotate_key, "seal stored secrets anew with ENCRYPTION_KEY; can run while Ledger serves"),
     ):
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         described.set_defaults(command=command)
         if command is _reconcile:
             described.add_argument("--days", type=int, default=30, help="how far back to look (1 to 30, default 30)")
+        if command is _retention:
+            described.add_argument("--dry-run", action="store_true", help="only count what would be done")
         # Descriptors that the supervisor hands to the processes it starts.
         described.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
         described.add_argument("--listener", type=int, help=argparse.SUPPRESS)
@@ -222,10 +225,33 @@ def _reconcile(parsed: argparse.Namespace) -> int:
         _say(sentence)
     for sentence in findings.failed:
         sys.stderr.write(f"{sentence}\n")
-    mended = f"mended {findings.mended_count}" if findings.mended_count else "nothing was missed"
-    failed = f", {findings.failed_count} could not be settled" if findings.failed_count else ""
+    nothing = "nothing was mended" if findings.failed_count else "nothing was missed"
+    mended = f"mended {findings.mended_count}" if findings.mended_count else nothing
+    failed = f", and {findings.failed_count} could not be settled" if findings.failed_count else ""
     _say(f"Looked at {findings.looked} events, subscriptions and payment pages: {mended}{failed}.")
     return _FAILED if findings.failed_count else 0
+
+
+def _retention(parsed: argparse.Namespace) -> int:
+    _, settings = _read_settings(needs_database=True)
+    import structlog
+
+    from ledger.database.connection import is_database_away
+    from ledger.retention.command import told
+    from ledger.worker import NotMigrated, retain_once
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        retained = asyncio.run(retain_once(settings, is_dry=parsed.dry_run))
+    except NotMigrated as error:
+        raise CommandFailed(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    except Exception as error:
+        if not is_database_away(error):
+            raise
+        raise CommandFailed("The database does not answer: check DATABASE_URL and the server.") from error
+    for sentence in told(retained, is_dry=parsed.dry_run):
+        _say(sentence)
+    return 0
 
 
 def _openapi(_parsed: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-import msgspec
 import structlog
 
 from ledger.audit.actions import SEALED_AT_ONCE, seal_entries
@@ -14,6 +13,8 @@ from ledger.errors import LedgerError
 from ledger.inbound.actions import APPLY_JOB, apply_event
 from ledger.inbound.store import list_due_event_ids
 from ledger.invoices.jobs import look_at_checkout
+from ledger.mail.making import REMIND_SCHEDULE, SEND_JOB, make_reminders
+from ledger.mail.sending import MailSender
 from ledger.payments.checkout_store import list_due_checkout_ids
 from ledger.payments.checkouts import SETTLE_JOB as SETTLE_CHECKOUT
 from ledger.products.actions import SYNC_ALL_JOB, SYNC_JOB, read_sync_payload
@@ -23,11 +24,14 @@ from ledger.reconciling import reconcile_all
 from ledger.refunds.actions import SETTLE_JOB as SETTLE_REFUND
 from ledger.refunds.actions import look_at_refund
 from ledger.refunds.store import list_due_refund_ids
+from ledger.retention.erasing import ERASE_JOB, finish_erasure
+from ledger.retention.jobs import RETENTION_SCHEDULE, Stopping, apply_retention
 from ledger.subscriptions.change_settling import SETTLE_CHANGE_JOB, look_at_change
 from ledger.subscriptions.change_store import list_due_change_ids
 from ledger.subscriptions.settling import LOOK_JOB, look_at_subscription
 from ledger.subscriptions.store import list_due_subscription_ids
 from ledger.system.jobs import purge_idempotency_records, purge_queue_log
+from ledger.system.schedules import Schedule, Sweep
 from ledger.web.call import Services
 
 log = structlog.get_logger("ledger.jobs")
@@ -38,17 +42,6 @@ SWEPT_AT_ONCE = 10
 
 Job = Callable[[Services, str], Awaitable[None]]
 """Does one piece of work; the text names it (an id)."""
-
-Sweep = Callable[[Services], Awaitable[int]]
-"""Does what is due; returns how much it was."""
-
-
-class Schedule(msgspec.Struct, frozen=True):
-    """A sweep and when it runs (cron, UTC). It runs once in the whole installation."""
-
-    name: str
-    cron: str
-    run: Sweep
 
 
 async def _look_at_checkout(services: Services, checkout_id: str) -> None:
@@ -85,6 +78,22 @@ async def _queue_due_syncs(services: Services) -> int:
     return await queue_due_syncs(services.database, services.get(Connections).registry)
 
 
+async def _send_mails(services: Services, _payload: str) -> None:
+    await services.get(MailSender).send_due()
+
+
+async def _sweep_mails(services: Services) -> int:
+    return await services.get(MailSender).send_due()
+
+
+async def _make_reminders(services: Services) -> int:
+    return await make_reminders(services.database, zone=services.settings.timezone)
+
+
+async def _finish_erasure(services: Services, person_id: str) -> None:
+    await finish_erasure(services.database, person_id=int(person_id), zone=services.settings.timezone)
+
+
 JOBS: dict[str, Job] = {
     SYNC_JOB: _sync_product,
     SYNC_ALL_JOB: _sync_all_products,
@@ -93,6 +102,8 @@ JOBS: dict[str, Job] = {
     APPLY_JOB: _apply_event,
     LOOK_JOB: _look_at_subscription,
     SETTLE_CHANGE_JOB: _look_at_change,
+    ERASE_JOB: _finish_erasure,
+    SEND_JOB: _send_mails,
 }
 
 
@@ -155,15 +166,49 @@ async def _reconcile_all(services: Services) -> int:
     return findings.mended_count
 
 
+async def _apply_retention(services: Services) -> int:
+    stopping = services.get(Stopping)
+    retained = await apply_retention(services.database, zone=services.settings.timezone, is_stopping=stopping.is_set)
+    return retained.total
+
+
 def _on_database(run: Callable[[Database], Awaitable[int]]) -> Sweep:
     return lambda services: run(services.database)
 
 
 SCHEDULES: tuple[Schedule, ...] = (
-    Schedule("audit.seal", "* * * * *", _seal),
-    Schedule("reconcile", "* * * * *", reconcile),
-    Schedule("reconcile.nightly", "23 2 * * *", _reconcile_all),
-    Schedule("products.sweep", "* * * * *", _queue_due_syncs),
-    Schedule("idempotency.purge", "17 3 * * *", _on_database(purge_idempotency_records)),
-    Schedule("queue.purge", "47 3 * * *", _on_database(purge_queue_log)),
+    Schedule("audit.seal", "* * * * *", _seal, "Seals new entries of the audit log, and counts them"),
+    Schedule(
+        "reconcile",
+        "* * * * *",
+        reconcile,
+        "Asks providers what became of everything whose outcome is not known and whose next look is due",
+    ),
+    Schedule(
+        "reconcile.nightly",
+        "23 2 * * *",
+        _reconcile_all,
+        "Compares the last 30 days with the providers, and counts what it mended",
+    ),
+    Schedule("products.sweep", "* * * * *", _queue_due_syncs, "Brings products to the provider that are not there yet"),
+    Schedule("mail.sweep", "* * * * *", _sweep_mails, "Sends mails that wait or are to be tried again"),
+    Schedule(REMIND_SCHEDULE, "5 * * * *", _make_reminders, "Makes the reminders of invoices that are due"),
+    Schedule(
+        "idempotency.purge",
+        "17 3 * * *",
+        _on_database(purge_idempotency_records),
+        "Deletes answers kept for repeated requests after their 30 days",
+    ),
+    Schedule(
+        RETENTION_SCHEDULE,
+        "11 4 * * *",
+        _apply_retention,
+        "Lets go of people whose data need not be kept any more, and purges what is kept for a while only",
+    ),
+    Schedule(
+        "queue.purge",
+        "47 3 * * *",
+        _on_database(purge_queue_log),
+        "Deletes what the job queue noted about jobs that are done, after 14 days",
+    ),
 )

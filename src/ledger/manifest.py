@@ -13,6 +13,7 @@ import msgspec
 
 from ledger.audit import pages as audit
 from ledger.billing_settings import pages as billing_settings
+from ledger.deliveries import pages as deliveries
 from ledger.identity import MANAGE_PERMISSION
 from ledger.inbound import pages as inbound
 from ledger.invoices import pages as invoices
@@ -20,8 +21,11 @@ from ledger.payments import pages as payments
 from ledger.products import pages as products
 from ledger.providers import pages as providers
 from ledger.providers.contract import Capability
+from ledger.retention import pages as retention
 from ledger.service_access import pages as service_access
 from ledger.subscriptions import pages as subscriptions
+from ledger.system import pages as system
+from ledger.webhooks import pages as webhooks
 
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 
@@ -37,7 +41,18 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
 
 def build_manifest(*, app_version: str, capabilities: Collection[Capability] = ()) -> dict[str, object]:
     """The manifest for the Dashboard. Raises `ManifestInvalid` when it breaks Lanyard's schema."""
-    features = (payments, products, providers, audit, billing_settings, service_access)
+    features = (
+        payments,
+        products,
+        providers,
+        webhooks,
+        deliveries,
+        audit,
+        billing_settings,
+        retention,
+        service_access,
+        system,
+    )
     links = [
         *invoices.staff_links,
         *subscriptions.staff_links_for(capabilities),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from ledger.database.persons import RESTRICTED
 from ledger.lanyard import LanyardClient, LanyardSilent, is_lanyard_id
 
 _log = structlog.get_logger("ledger.names")
@@ -284,8 +285,11 @@ class StandaloneNames:
 
 
 def short_id(user_id: str) -> str:
-    """What stands for a person without a known name: the first 8 characters of the id and an ellipsis."""
-    if len(user_id) <= _SHORT_ID_CHARACTERS:
+    """What stands for a person without a known name: the first 8 characters of the id and an ellipsis.
+
+    What stands for people who are not asked after is no id, and is shown whole.
+    """
+    if len(user_id) <= _SHORT_ID_CHARACTERS or user_id == RESTRICTED:
         return user_id
     return f"{user_id[:_SHORT_ID_CHARACTERS]}…"
 

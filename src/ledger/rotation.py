@@ -4,8 +4,11 @@ Set ENCRYPTION_KEY to the new key and ENCRYPTION_KEY_PREVIOUS to the old one, re
 what is stored meanwhile. When it is done, the previous key is not needed any more.
 """
 
+import asyncpg
+
 from ledger.clock import SystemClock
 from ledger.crypto import SealBroken, Vault
+from ledger.database.connection import Connection
 from ledger.database.transaction import AuditEntry, Database
 from ledger.ids import TimeOrderedIds
 from ledger.settings import Settings
@@ -14,6 +17,9 @@ from ledger.settings import Settings
 SEALED_COLUMNS = (
     ("billing_settings", "smtp_password_sealed"),
     ("provider_connection", "settings_sealed"),
+    ("webhook_subscriber", "header_secret_sealed"),
+    ("webhook_subscriber", "signing_secret_sealed"),
+    ("webhook_subscriber", "previous_signing_secret_sealed"),
 )
 ROWS_AT_ONCE = 100
 
@@ -51,19 +57,38 @@ async def rotate_key(database: Database, vault: Vault) -> int:
     return rotated
 
 
+async def list_unreadable_secrets(connection: Connection, vault: Vault) -> list[str]:
+    """The stored secrets that no configured key opens, or that were changed or moved: `table.column of row`."""
+    unreadable: list[str] = []
+    for table, column in SEALED_COLUMNS:
+        after = ""
+        while rows := await _read_sealed(connection, table=table, column=column, after=after):
+            after = rows[-1]["id"]
+            for row in rows:
+                try:
+                    vault.open(row["sealed"], table=table, row=row["id"], column=column)
+                except SealBroken:
+                    unreadable.append(f"{table}.{column} of {row['id']}")
+    return unreadable
+
+
+async def _read_sealed(connection: Connection, *, table: str, column: str, after: str) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        f"""
+        select id::text, {column} as sealed from {table}
+        where {column} is not null and id::text > $1 order by id::text limit $2
+        """,
+        after,
+        ROWS_AT_ONCE,
+    )
+
+
 async def _rotate_column(database: Database, vault: Vault, *, table: str, column: str, broken: list[str]) -> int:
     rotated = 0
     after = ""
     while True:
         async with database.connection() as connection:
-            rows = await connection.fetch(
-                f"""
-                select id::text, {column} as sealed from {table}
-                where {column} is not null and id::text > $1 order by id::text limit $2
-                """,
-                after,
-                ROWS_AT_ONCE,
-            )
+            rows = await _read_sealed(connection, table=table, column=column, after=after)
         if not rows:
             return rotated
         after = rows[-1]["id"]

@@ -95,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: int
     service_rate_limit: int
 
+    # An administrator's own texts of mails; files there stand in for the built-in ones of the same name.
+    mail_templates: Path | None
+
     stripe_api_base: str | None
     webhook_allowed_networks: tuple[Network, ...]
 
@@ -154,9 +157,10 @@ def load_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> Set
         worker_processes=read.number("LEDGER_WORKER_PROCESSES", 1, smallest=1, largest=64),
         worker_concurrency=read.number("LEDGER_WORKER_CONCURRENCY", 50, smallest=1, largest=1_000),
         database_pool=read.number("LEDGER_DATABASE_POOL", 10, smallest=1, largest=500),
-        worker_database_pool=read.number("LEDGER_WORKER_DATABASE_POOL", 10, smallest=1, largest=500),
+        worker_database_pool=read.number("LEDGER_WORKER_DATABASE_POOL", 10, smallest=3, largest=500),
         rate_limit=read.number("LEDGER_RATE_LIMIT", 1_200, smallest=0, largest=1_000_000),
         service_rate_limit=read.number("LEDGER_SERVICE_RATE_LIMIT", 0, smallest=0, largest=1_000_000),
+        mail_templates=read.directory("LEDGER_MAIL_TEMPLATES", "mail") if read.text("LEDGER_MAIL_TEMPLATES") else None,
         stripe_api_base=read.url("STRIPE_API_BASE"),
         webhook_allowed_networks=read.networks("WEBHOOK_ALLOWED_NETWORKS"),
     )

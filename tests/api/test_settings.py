@@ -1,5 +1,8 @@
 """The billing settings: shown, offered as a form with true values, and changed with what a form sends."""
 
+import asyncpg
+import pytest
+
 from tests.api.shown import labels, types
 from tests.installation import Answer, Installation
 
@@ -17,7 +20,15 @@ FRESH = {
     "smtpSecurity": "starttls",
     "language": "en",
     "companyName": "—",
+    "mailInvoiceCreated": True,
+    "mailPaymentReceived": True,
+    "mailPaymentFailed": True,
+    "mailRefund": True,
+    "mailSubscriptionCancelled": True,
+    "mailReminderDue": True,
+    "mailReminderOverdue": True,
 }
+SWITCHES = [key for key in FRESH if key.startswith("mail")]
 MAIL = {
     "smtpHost": "mail.example.org",
     "smtpPort": "587",
@@ -43,7 +54,12 @@ async def test_a_fresh_installation_shows_its_defaults(ledger: Installation) -> 
     assert [key for key, _ in labels(answer)] == list(FRESH)
     assert answer.fields() == FRESH
     # A dash is not a number.
-    assert types(answer) == {"taxRate": "number", "dataRetentionDays": "number", "allowSelfCancel": "boolean"}
+    assert types(answer) == {
+        "taxRate": "number",
+        "dataRetentionDays": "number",
+        "allowSelfCancel": "boolean",
+        **dict.fromkeys(SWITCHES, "boolean"),
+    }
 
 
 async def test_a_form_changes_everything_by_sending_everything_as_text(ledger: Installation) -> None:
@@ -56,6 +72,8 @@ async def test_a_form_changes_everything_by_sending_everything_as_text(ledger: I
         allowSelfCancel="false",
         smtpSecurity="tls",
         language="de",
+        mailRefund="false",
+        mailReminderDue="false",
         **MAIL,
     )
 
@@ -75,6 +93,9 @@ async def test_a_form_changes_everything_by_sending_everything_as_text(ledger: I
         "smtpSecurity": "tls",
         "language": "de",
         "companyName": "Ruderclub e.V.",
+        **dict.fromkeys(SWITCHES, True),
+        "mailRefund": False,
+        "mailReminderDue": False,
     }
     assert types(seen)["smtpPort"] == "number"
 
@@ -138,6 +159,7 @@ async def test_the_form_has_true_values_and_says_how_to_remove_a_text(ledger: In
         "smtpPass": "********",
         "smtpSecurity": "starttls",
         "language": "en",
+        **dict.fromkeys(SWITCHES, "true"),
     }
     assert {key: field["type"] for key, field in fields.items()} == {
         "defaultCurrency": "text",
@@ -153,6 +175,7 @@ async def test_the_form_has_true_values_and_says_how_to_remove_a_text(ledger: In
         "smtpSecurity": "select",
         "language": "select",
         "companyName": "text",
+        **dict.fromkeys(SWITCHES, "select"),
     }
     assert fields["smtpHost"]["placeholder"] == "Enter - to remove"
     assert [option["value"] for option in fields["smtpSecurity"]["options"]] == ["starttls", "tls", "none"]
@@ -192,12 +215,20 @@ async def test_refused_settings_are_named_and_nothing_is_changed(ledger: Install
         "taxLabel": ["", "   ", "x" * 51, "two\nlines", 5],
         "dataRetentionDays": [0, -1, 36_526, "8 years"],
         "allowSelfCancel": ["perhaps", 2, []],
-        "smtpHost": ["x" * 201, "a\r\nb", "nul\0", 5],
+        "smtpHost": ["x" * 201, "a\r\nb", "nul\0", 5, "https://mail.example.org", "mail example org"],
         "smtpPort": [0, 65_536, "smtp", "-"],
-        "smtpFrom": ["a@example.org\nBcc: b@example.org"],
+        "smtpFrom": [
+            "a@example.org\nBcc: b@example.org",
+            "ledger",
+            "a@b@",
+            "a@example.org, b@example.org",
+            "A <a@example.org> B <b@example.org>",
+            "ä@example.org",
+        ],
         "smtpSecurity": ["ssl", "STARTTLS", ""],
         "language": ["fr", "english"],
         "companyName": ["x" * 201, {}],
+        "mailRefund": ["perhaps", 2, ""],
     }
     for field, values in refused.items():
         for value in values:
@@ -210,6 +241,37 @@ async def test_refused_settings_are_named_and_nothing_is_changed(ledger: Install
         "language: must be one of en, de"
     )
     assert await shown(ledger) == FRESH
+
+
+async def test_kinds_of_mail_are_switched_one_by_one(ledger: Installation) -> None:
+    async def off() -> list[str]:
+        stored: list[str] = await ledger.value("select mails_off from billing_settings")
+        return stored
+
+    await change(ledger, mailRefund=False, mailInvoiceCreated="false")
+    assert await off() == ["invoice_created", "refund"]
+
+    await change(ledger, mailInvoiceCreated="true", mailPaymentReceived=True, taxRate=5)
+    assert await off() == ["refund"]
+    after = await shown(ledger)
+    assert [key for key in SWITCHES if not after[key]] == ["mailRefund"]
+
+    details = await ledger.value("select details::text from audit_entry where action = 'settings.updated' limit 1")
+    assert "mails_off" in details
+
+
+async def test_a_kind_of_mail_that_does_not_exist_cannot_be_stored(ledger: Installation) -> None:
+    assert (await change(ledger, mailGreetings=False)).status == 200
+    assert await shown(ledger) == FRESH
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await ledger.sql("update billing_settings set mails_off = '{greetings}'")
+
+
+async def test_a_sender_may_have_a_name_and_a_domain_with_umlauts(ledger: Installation) -> None:
+    for sender in ("kasse@example.org", "Ruderclub München <kasse@ruderclub-münchen.de>", '"Club, e.V." <a@b.example>'):
+        assert (await change(ledger, smtpFrom=sender)).status == 200
+        assert (await shown(ledger))["smtpFrom"] == sender
 
 
 async def test_settings_are_for_staff(ledger: Installation) -> None:

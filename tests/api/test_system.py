@@ -232,6 +232,6 @@ async def test_who_asks_too_often_is_told_when_to_come_back(start_ledger: StartL
     assert [answer.status for answer in answers] == [200] * 5 + [429]
     wait_s = int(answers[-1].headers["Retry-After"])
     assert 1 <= wait_s <= 60
-    assert answers[-1].error == f"Too many requests; try again in {wait_s} seconds"
+    assert answers[-1].error == f"Too many requests; try again in {wait_s} s"
     assert (await limited.staff.get("/api/my/invoices")).status == 200
     assert (await limited.nobody.get("/api/health")).status == 200

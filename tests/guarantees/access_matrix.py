@@ -7,11 +7,14 @@ made for `owner`. 400 and 501 in a caller's column mean: let in, and then refuse
 from typing import NamedTuple
 
 from tests.api.heard_events import add_event
+from tests.api.made_mails import add_mail
 from tests.api.subscribed import GOLD, add_subscription, ensure_gold
 from tests.installation import USER, Installation
 
 # Granted more than its own invoices before each cell of the operations on grants; nobody in the table is it.
 GRANTED = "svc-granted-0000000001"
+# Billed before each cell of the operations on one person's data, so that Ledger holds something about them.
+ERASED = "user-erased-0000000001"
 CALLERS = ("anonymous", "owner", "other user", "staff", "creator", "other service")
 
 #                                                anonymous
@@ -84,6 +87,24 @@ _TABLE = """
     GET    /api/stripe-events/{id}               401 403 403 200 403 403
     GET    /api/stripe-events/{id}/actions       401 403 403 200 403 403
     POST   /api/stripe-events/{id}/retry         401 403 403 200 403 403
+    GET    /api/webhooks/subscribers             401 403 403 200 403 403
+    GET    /api/webhooks/subscribers/form        401 403 403 200 403 403
+    POST   /api/webhooks/subscribers             401 403 403 201 403 403
+    GET    /api/webhooks/subscribers/{id}        401 403 403 200 403 403
+    PUT    /api/webhooks/subscribers/{id}        401 403 403 200 403 403
+    DELETE /api/webhooks/subscribers/{id}        401 403 403 200 403 403
+    GET    /api/webhooks/subscribers/{id}/form   401 403 403 200 403 403
+    GET    /api/webhooks/subscribers/{id}/actions 401 403 403 200 403 403
+    POST   /api/webhooks/subscribers/{id}/toggle 401 403 403 200 403 403
+    POST   /api/webhooks/subscribers/{id}/rotate-secret 401 403 403 200 403 403
+    GET    /api/webhooks/subscribers/{id}/replay/form 401 403 403 200 403 403
+    POST   /api/webhooks/subscribers/{id}/replay 401 403 403 200 403 403
+    POST   /api/webhooks/subscribers/{id}/test   401 403 403 200 403 403
+    GET    /api/webhooks/deliveries              401 403 403 200 403 403
+    GET    /api/webhooks/deliveries/{id}         401 403 403 200 403 403
+    GET    /api/webhooks/deliveries/{id}/attempts 401 403 403 200 403 403
+    GET    /api/webhooks/deliveries/{id}/actions 401 403 403 200 403 403
+    POST   /api/webhooks/deliveries/{id}/replay  401 403 403 200 403 403
     POST   /api/webhooks/stripe                  400 400 400 400 400 400  # nothing of it is signed
     POST   /api/webhooks/stripe/{id}             404 404 404 404 404 404  # no Stripe account has this id
     GET    /api/overview/stats                   401 403 403 200 403 403
@@ -93,10 +114,26 @@ _TABLE = """
     GET    /api/settings                         401 403 403 200 403 403
     GET    /api/settings/form                    401 403 403 200 403 403
     PUT    /api/settings                         401 403 403 200 403 403
+    GET    /api/settings/mail                    401 403 403 200 403 403
+    GET    /api/settings/actions                 401 403 403 200 403 403
+    POST   /api/settings/test-mail               401 403 403 400 403 403  # no mail server
+    GET    /api/mails                            401 403 403 200 403 403
+    POST   /api/mails/{id}/send                  401 403 403 200 403 403
     GET    /api/service-access                   401 403 403 200 403 403
     GET    /api/service-access/form              401 403 403 200 403 403
     POST   /api/service-access                   401 403 403 200 403 403
     DELETE /api/service-access/{id}              401 403 403 200 403 403
+    GET    /api/jobs                             401 403 403 200 403 403
+    GET    /api/jobs/runs                        401 403 403 200 403 403
+    GET    /api/jobs/stats                       401 403 403 200 403 403
+    GET    /api/privacy                          401 403 403 200 403 403
+    GET    /api/privacy/schedule                 401 403 403 200 403 403
+    GET    /api/privacy/person/form              401 403 403 200 403 403
+    POST   /api/privacy/person                   401 403 403 200 403 403
+    GET    /api/privacy/users/{id}               401 403 403 200 403 403
+    GET    /api/privacy/users/{id}/actions       401 403 403 200 403 403
+    GET    /api/privacy/users/{id}/export        401 403 403 200 403 403
+    POST   /api/privacy/users/{id}/erase         401 403 403 200 403 403
     GET    /api/health                           200 200 200 200 200 200
     GET    /api/ready                            200 200 200 200 200 200
     GET    /api/openapi                          200 200 200 200 200 200
@@ -104,6 +141,7 @@ _TABLE = """
 
 _INVOICE = {"userId": USER, "items": [{"description": "Membership", "unitPrice": 5000}]}
 _PRODUCT = {"name": "Ticket", "price": "5000", "type": "one-time"}
+_SUBSCRIBER = {"name": "Shop", "url": "https://93.184.216.34/hooks"}
 _BODIES: dict[str, object] = {
     "POST /api/invoices": _INVOICE,
     "POST /api/invoices/batch": {"invoices": [_INVOICE, _INVOICE]},
@@ -118,6 +156,10 @@ _BODIES: dict[str, object] = {
     "POST /api/my/subscriptions/{id}/change": {"productId": GOLD},
     "POST /api/my/subscriptions/{id}/change/preview": {"productId": GOLD},
     "POST /api/my/subscribe": {"productId": GOLD},
+    "POST /api/webhooks/subscribers": _SUBSCRIBER,
+    "PUT /api/webhooks/subscribers/{id}": {"name": "Shop in town"},
+    "POST /api/webhooks/subscribers/{id}/replay": {"from": "2026-03-14"},
+    "POST /api/privacy/person": {"userId": ERASED},
     "POST /api/service-access": {"serviceId": GRANTED, "access": "manage"},
 }
 
@@ -158,6 +200,9 @@ async def path_for(row: Row, ledger: Installation) -> str:
     """The row's path with the id of something fresh that exists."""
     if "/subscri" in row.path:
         await ensure_gold(ledger)
+    if row.path.startswith("/api/privacy/"):
+        await ledger.create_invoice(userId=ERASED)
+        return row.path.replace("{id}", ERASED)
     if "{id}" not in row.path:
         return row.path
     if "/subscriptions/" in row.path:
@@ -175,6 +220,16 @@ async def path_for(row: Row, ledger: Installation) -> str:
         filled = await ledger.staff.put(f"/api/providers/{provider_id}", {"paymentMethod": "cash"})
         assert filled.status == 200, filled.content
         return row.path.replace("{id}", provider_id)
+    if "/replay" in row.path or row.path.endswith("/test") or row.path.startswith("/api/webhooks/deliveries"):
+        return row.path.replace("{id}", await _delivery_or_subscriber(row, ledger))
+    if row.path.startswith("/api/webhooks/subscribers"):
+        # One serves all rows but the one that deletes it.
+        listed = (await ledger.staff.get("/api/webhooks/subscribers?limit=1")).body["rows"]
+        if not listed or row.method == "DELETE":
+            listed = [(await ledger.staff.post("/api/webhooks/subscribers", _SUBSCRIBER)).body]
+        return row.path.replace("{id}", listed[0]["id"])
+    if row.path.startswith("/api/mails"):
+        return row.path.replace("{id}", await add_mail(ledger))
     if row.path.startswith("/api/stripe-events"):
         return row.path.replace("{id}", await add_event(ledger))
     if row.path.startswith("/api/products"):
@@ -183,3 +238,17 @@ async def path_for(row: Row, ledger: Installation) -> str:
         return row.path.replace("{id}", product.body["id"])
     created = await ledger.create_invoice()
     return row.path.replace("{id}", created.body["id"])
+
+
+async def _delivery_or_subscriber(row: Row, ledger: Installation) -> str:
+    """A subscriber that is active, since others toggle theirs, or a delivery to it."""
+    listed = (await ledger.staff.get("/api/webhooks/subscribers")).body["rows"]
+    active: list[str] = [each["id"] for each in listed if each["status"] != "Disabled"]
+    if not active:
+        active = [(await ledger.staff.post("/api/webhooks/subscribers", _SUBSCRIBER)).body["id"]]
+    if "/deliveries/" not in row.path:
+        return active[0]
+    sent = await ledger.staff.post(f"/api/webhooks/subscribers/{active[0]}/test")
+    assert sent.status == 200, sent.content
+    delivery_id: str = sent.body["id"]
+    return delivery_id

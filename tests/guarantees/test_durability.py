@@ -324,7 +324,7 @@ async def test_d8_schedules_run_once_however_many_workers_there_are(
             assert (code, took_s < 20) == (0, True)
         ran = [str(line["job"]) for worker in workers for line in worker.events("job ran")][ran_before:]
     runs = collections.Counter(ran)
-    assert set(runs) == names
+    assert set(runs) == names - {"schedules.takeover"}
     # A minute may have begun meanwhile, which makes the schedule of every minute due again.
     every_minute = {schedule.name for schedule in SCHEDULES if schedule.cron == "* * * * *"}
     assert all(count <= (2 if job in every_minute else 1) for job, count in runs.items())

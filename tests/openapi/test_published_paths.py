@@ -58,6 +58,13 @@ PUBLISHED = (
     ("POST", "/api/subscriptions/{id}/cancel"),
     ("POST", "/api/subscriptions/{id}/reactivate"),
     ("POST", "/api/webhooks/stripe"),
+    ("GET", "/api/webhooks/subscribers"),
+    ("POST", "/api/webhooks/subscribers"),
+    ("GET", "/api/webhooks/subscribers/{id}"),
+    ("PUT", "/api/webhooks/subscribers/{id}"),
+    ("DELETE", "/api/webhooks/subscribers/{id}"),
+    ("GET", "/api/webhooks/subscribers/{id}/actions"),
+    ("POST", "/api/webhooks/subscribers/{id}/toggle"),
     ("GET", "/api/settings"),
     ("PUT", "/api/settings"),
 )

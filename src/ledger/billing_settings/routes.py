@@ -1,10 +1,14 @@
 """`/api/settings`: shown, changed, and as a form with true values."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import Meta
 
+from ledger.billing_settings.mail_kinds import MAIL_KIND_OF, MAIL_PHRASES, MailKind, switched
+from ledger.billing_settings.mailboxes import find_mailbox
 from ledger.billing_settings.store import (
     ROW,
     TABLE,
@@ -44,9 +48,20 @@ class SettingsChange(Body, frozen=True, kw_only=True):
     smtp_security: Literal["starttls", "tls", "none"] | None = None
     language: Literal["en", "de"] | None = None
     company_name: ShortText | None = None
+    mail_invoice_created: bool | None = None
+    mail_payment_received: bool | None = None
+    mail_payment_failed: bool | None = None
+    mail_refund: bool | None = None
+    mail_subscription_cancelled: bool | None = None
+    mail_reminder_due: bool | None = None
+    mail_reminder_overdue: bool | None = None
 
 
-# Column in the database → key in the API, label, type in the detail view, type in the form.
+_KEY_OF = {field.name: field.encode_name for field in msgspec.structs.fields(SettingsChange)}
+_SWITCHES: tuple[tuple[str, str, str, FieldType, FormFieldType], ...] = tuple(
+    (name, _KEY_OF[name], f"Mail: {MAIL_PHRASES[kind]}", "boolean", "select") for name, kind in MAIL_KIND_OF.items()
+)
+# Column in the database (or kind of mail) → key in the API, label, type in the detail view, type in the form.
 _SHOWN: tuple[tuple[str, str, str, FieldType | None, FormFieldType], ...] = (
     ("default_currency", "defaultCurrency", "Default Currency", None, "text"),
     ("tax_rate_bp", "taxRate", "Tax Rate (basis points)", "number", "number"),
@@ -61,9 +76,12 @@ _SHOWN: tuple[tuple[str, str, str, FieldType | None, FormFieldType], ...] = (
     ("smtp_security", "smtpSecurity", "SMTP Security", None, "select"),
     ("language", "language", "Language", None, "select"),
     ("company_name", "companyName", "Company Name", None, "text"),
+    *_SWITCHES,
 )
+_YES_OR_NO = (Option(label="Yes", value="true"), Option(label="No", value="false"))
 _OPTIONS = {
-    "allowSelfCancel": (Option(label="Yes", value="true"), Option(label="No", value="false")),
+    "allowSelfCancel": _YES_OR_NO,
+    **{key: _YES_OR_NO for _, key, _, _, _ in _SWITCHES},
     "smtpSecurity": (
         Option(label="STARTTLS (port 587)", value="starttls"),
         Option(label="TLS (port 465)", value="tls"),
@@ -71,7 +89,9 @@ _OPTIONS = {
     ),
     "language": (Option(label="English", value="en"), Option(label="Deutsch", value="de")),
 }
-_COLUMN_OF = {key: column for column, key, _, _, _ in _SHOWN}
+_HOST = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
+# Where the field of the body and the column are not called the same.
+_COLUMN_OF = {"tax_rate": "tax_rate_bp", "smtp_pass": "smtp_password_sealed"}
 # Texts that may be removed.
 _CLEARABLE = frozenset({"smtp_host", "smtp_user", "smtp_password_sealed", "smtp_from", "company_name"})
 # A form leaves empty fields out of what it sends, so there is a text that means "nothing"; so does the dash we show.
@@ -82,6 +102,8 @@ _CLEARING_HINT = "Enter - to remove"
 def _value(settings: BillingSettings, column: str) -> Cell:
     if column == "smtp_password_sealed":
         return SECRET_MASK if settings.smtp_password_sealed else None
+    if column in MAIL_KIND_OF:
+        return settings.wants(MAIL_KIND_OF[column])
     return cast("Cell", getattr(settings, column))
 
 
@@ -148,21 +170,42 @@ def _stored(column: str, value: object, *, key: str) -> object:
         return value
     # A password is kept as it is typed, blanks included.
     text = value if column == "smtp_password_sealed" else value.strip()
-    if column in _CLEARABLE:
-        return None if text in _CLEARING else text
+    if column in _CLEARABLE and text in _CLEARING:
+        return None
     if not text:
         raise refusal_of([FieldError(key, "must not be empty")])
+    if column == "smtp_from" and find_mailbox(text) is None:
+        raise refusal_of([FieldError(key, "must be one address, such as Ruderclub <billing@example.org>")])
+    if column == "smtp_host" and not _HOST.fullmatch(text):
+        raise refusal_of([FieldError(key, "must be a name or an address of a server, such as mail.example.org")])
     return text
+
+
+def _check_password_stays_where_it_was_meant_to_go(before: BillingSettings, changed: Mapping[str, object]) -> None:
+    """A stored password is handed to the server it was entered for, protected as it was then, and to no other."""
+    is_moved = changed.get("smtp_host") is not None and before.smtp_host is not None
+    if before.smtp_password_sealed is None or "smtp_password_sealed" in changed:
+        return
+    if is_moved or "smtp_security" in changed:
+        problem = "must be entered again (or removed) when the mail server or its security changes"
+        raise refusal_of([FieldError("smtpPass", problem)])
 
 
 async def _change(call: Call[SettingsChange, NoQuery], tx: Tx) -> None:
     before = await get_settings(tx.connection, lock=True)
     changes: dict[str, object] = {}
+    switches: dict[MailKind, bool] = {}
     for field in msgspec.structs.fields(SettingsChange):
         value = getattr(call.body, field.name)
-        if value is not None and value != SECRET_MASK:
-            column = _COLUMN_OF[field.encode_name]
+        if value is None or value == SECRET_MASK:
+            continue
+        if field.name in MAIL_KIND_OF:
+            switches[MAIL_KIND_OF[field.name]] = value
+        else:
+            column = _COLUMN_OF.get(field.name, field.name)
             changes[column] = _stored(column, value, key=field.encode_name)
+    if switches:
+        changes["mails_off"] = switched(before.mails_off, changes=switches)
     password = changes.get("smtp_password_sealed")
     if isinstance(password, str):
         changes["smtp_password_sealed"] = call.services.vault.seal(
@@ -171,6 +214,7 @@ async def _change(call: Call[SettingsChange, NoQuery], tx: Tx) -> None:
     changed = {column: value for column, value in changes.items() if getattr(before, column) != value}
     if not changed:
         return
+    _check_password_stays_where_it_was_meant_to_go(before, changed)
     await update_settings(tx.connection, changes=changed, now=tx.now)
     # Which settings changed is worth keeping; what they were set to can hold names and addresses.
     tx.audit(

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import msgspec
 
+from ledger.billing_settings.mail_kinds import MailKind
 from ledger.database.connection import Connection
 from ledger.database.transaction import Database
 
@@ -14,7 +15,10 @@ TABLE, ROW = "billing_settings", "1"
 
 
 class BillingSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What staff set. `tax_rate_bp` is in basis points (1900 = 19 %), the SMTP password is sealed."""
+    """What staff set. `tax_rate_bp` is in basis points (1900 = 19 %), the SMTP password is sealed.
+
+    `mails_off` holds the kinds of mail that are switched off.
+    """
 
     default_currency: str
     tax_rate_bp: int
@@ -29,7 +33,17 @@ class BillingSettings(msgspec.Struct, frozen=True, kw_only=True):
     smtp_security: str
     language: str
     company_name: str | None
+    mails_off: list[str]
     updated_at: datetime
+
+    @property
+    def has_mail_server(self) -> bool:
+        """Whether mails can be sent at all."""
+        return self.smtp_host is not None and self.smtp_from is not None
+
+    def wants(self, kind: MailKind) -> bool:
+        """Whether this kind of mail is switched on."""
+        return kind.value not in self.mails_off
 
 
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(BillingSettings))

@@ -1,5 +1,6 @@
 """SQL about the installation itself: schema, workers, the heartbeat."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -22,16 +23,19 @@ async def find_worker_seen_at(connection: Connection) -> datetime | None:
     return seen_at
 
 
-async def upsert_worker(connection: Connection, *, worker_id: str, version: str, now: datetime) -> None:
-    """A worker reports, and sweeps what has not reported for a day."""
+async def upsert_worker(
+    connection: Connection, *, worker_id: str, version: str, now: datetime, counted: Sequence[object] = ()
+) -> None:
+    """A worker reports, with what it counted for the metrics, and sweeps what has not reported for a day."""
     await connection.execute(
         """
-        insert into worker_seen (worker_id, version, started_at, seen_at) values ($1, $2, $3, $3)
-        on conflict (worker_id) do update set seen_at = excluded.seen_at
+        insert into worker_seen (worker_id, version, started_at, seen_at, counted) values ($1, $2, $3, $3, $4)
+        on conflict (worker_id) do update set seen_at = excluded.seen_at, counted = excluded.counted
         """,
         worker_id,
         version,
         now,
+        counted,
     )
     await connection.execute("delete from worker_seen where seen_at < $1", now - timedelta(days=1))
 

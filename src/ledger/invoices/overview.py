@@ -9,6 +9,7 @@ from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
 from ledger.web.operation import STAFF, reads
 from ledger.web.shapes import Stat, Stats
+from ledger.webhooks.notices import count_given_up
 
 
 @reads("/api/overview/stats", "Count what is open, overdue and was paid this month", callers=STAFF, answer=Stats)
@@ -21,6 +22,7 @@ async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
         overdue = await sum_open(connection, overdue_at=now)
         received = await sum_received(connection, since=month)
         disputed = await sum_open_disputes(connection)
+        given_up = await count_given_up(connection)
     return Stats(
         stats=[
             Stat(key="open", label="Open", value=_text(still_open), icon="hourglass"),
@@ -39,8 +41,17 @@ async def show_overview(call: Call[NoBody, NoQuery]) -> Stats:
                 icon="scale",
                 variant="warning" if any(each.unanswered for each in disputed) else None,
             ),
+            *_notices(given_up),
         ]
     )
+
+
+def _notices(given_up: int) -> list[Stat]:
+    """What staff has to know of, and is only there when there is something."""
+    if given_up == 0:
+        return []
+    text = "1 webhook subscriber was disabled" if given_up == 1 else f"{given_up} webhook subscribers were disabled"
+    return [Stat(key="webhooks", label="Webhooks", value=text, icon="webhook", variant="warning")]
 
 
 def _text(figures: Sequence[Figure]) -> str:

@@ -344,7 +344,9 @@ async def announce_refund(tx: Tx, invoice: Invoice, refund: Refund) -> None:
     changed = await refresh_invoice(tx, invoice)
     if refund.status == "succeeded":
         tx.audit(refund_entry("invoice.refunded", invoice, refund))
-        tx.publish(invoice_event("invoice.refunded", changed, amount_minor=refund.amount_minor))
+        event = invoice_event("invoice.refunded", changed, amount_minor=refund.amount_minor)
+        # Money that came in another currency goes back in it.
+        tx.publish(msgspec.structs.replace(event, data={**event.data, "amountCurrency": refund.currency}))
     else:
         tx.audit(refund_entry(f"refund.{refund.status}", invoice, refund))
 

@@ -3,19 +3,23 @@
 import asyncio
 import hmac
 import ipaddress
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
+import structlog
 from litestar import Request, Response, route
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ledger.database.installation import find_worker_seen_at, get_revision
 from ledger.database.revision import HEAD_REVISION
 from ledger.database.transaction import Database
 from ledger.errors import Unauthorized
 from ledger.settings import Secret
+from ledger.system.exposition import gauges
+from ledger.system.figures import Figures, FiguresReader
+from ledger.system.schedules import WorkList
 from ledger.web import metrics
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery, Services
@@ -25,6 +29,8 @@ from ledger.web.shapes import iso
 
 # Lanyard's health checker waits 5 s; a database that needs longer than this is not serving anybody.
 CHECK_TIMEOUT_S = 2.0
+
+log = structlog.get_logger("ledger.system")
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,16 +80,11 @@ async def show_readiness(call: Call[NoBody, NoQuery]) -> Reply:
     if checks["database"] == "ok" and checks["migrations"] == "ok":
         async with asyncio.timeout(CHECK_TIMEOUT_S), call.database.connection() as connection:
             worker_seen_at = await find_worker_seen_at(connection)
-        metrics.workers_seen.set(_is_recent(worker_seen_at, call.services.clock.now()))
     ready = problem is None
     answer = Readiness(
         ready=ready, checks=checks, worker_last_seen=None if worker_seen_at is None else iso(worker_seen_at)
     )
     return Reply(content=msgspec.json.encode(answer), status=200 if ready else 503, headers=_again(ready))
-
-
-def _is_recent(seen_at: datetime | None, now: datetime) -> int:
-    return int(seen_at is not None and now - seen_at < timedelta(minutes=1))
 
 
 def _again(ok: bool) -> dict[str, str]:
@@ -127,10 +128,25 @@ async def show_metrics(request: Request[object, object, State]) -> Response[byte
     if not _may_see_metrics(request, services.settings.metrics_token):
         return problem_response(Unauthorized(), request_id=request_id)
     return Response(
-        generate_latest(metrics.registry),
+        await _exposition(services),
         # Litestar adds the character set to every text.
         media_type=CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8"),
         headers={"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id},
+    )
+
+
+async def _exposition(services: Services) -> bytes:
+    """What this process and the workers counted, and how the installation stands: one scrape sees everything."""
+    figures: Figures | None
+    try:
+        figures = await services.get(FiguresReader).get()
+    except Exception as error:
+        # What is measured while the database is away matters most.
+        log.warning("figures not read", reason=type(error).__name__)
+        figures = None
+    return metrics.exposition(
+        figures=gauges(figures, schedules=services.get(WorkList).schedules, now=services.clock.now()),
+        by_worker={} if figures is None else {worker.worker_id: worker.counted for worker in figures.workers},
     )
 
 

@@ -33,13 +33,14 @@ class Column(Shape, frozen=True, kw_only=True):
 
 
 class Action(Shape, frozen=True, kw_only=True):
-    """A button: what it is called and what it calls."""
+    """A button: what it is called, what it calls, and which page (below Ledger's own path) is shown after it."""
 
     label: str
     endpoint: str
     method: Literal["POST", "PUT", "DELETE"]
     variant: Literal["danger"] | None = None
     confirm: str | None = None
+    redirect: str | None = None
 
 
 class Actions(Shape, frozen=True, kw_only=True):

@@ -9,6 +9,11 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+MAIL_KINDS = (
+    "'invoice_created', 'payment_received', 'payment_failed', 'refund', 'subscription_cancelled', 'reminder_due', "
+    "'reminder_overdue'"
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -72,6 +77,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("webhook_delivery_pkey")),
         sa.UniqueConstraint("event_id", "subscriber_id", name=op.f("webhook_delivery_event_id_subscriber_id_key")),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_index(
         "webhook_delivery_due_idx",
@@ -83,7 +89,7 @@ def upgrade() -> None:
     op.create_index(
         "webhook_delivery_in_status_idx",
         "webhook_delivery",
-        ["status", sa.literal_column("created_at desc"), sa.literal_column("id desc")],
+        ["status", "subscriber_id", sa.literal_column("created_at desc"), sa.literal_column("id desc")],
         unique=False,
     )
     op.create_index(
@@ -98,6 +104,12 @@ def upgrade() -> None:
         ["subscriber_id", sa.literal_column("created_at desc"), sa.literal_column("id desc")],
         unique=False,
     )
+    op.create_index(
+        "webhook_delivery_of_type_idx",
+        "webhook_delivery",
+        ["event_type", sa.literal_column("created_at desc"), sa.literal_column("id desc")],
+        unique=False,
+    )
     op.create_table(
         "mail",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -107,6 +119,7 @@ def upgrade() -> None:
         sa.Column("invoice_id", sa.UUID(), nullable=True),
         sa.Column("subscription_id", sa.UUID(), nullable=True),
         sa.Column("amount_minor", sa.BigInteger(), nullable=True),
+        sa.Column("amount_currency", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -117,6 +130,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "status in ('waiting', 'handed_over', 'sent', 'failed', 'skipped')", name=op.f("mail_status_check")
         ),
+        sa.CheckConstraint(f"kind in ({MAIL_KINDS})", name=op.f("mail_kind_check")),
         sa.ForeignKeyConstraint(["invoice_id"], ["invoice.id"], name=op.f("mail_invoice_id_fkey")),
         sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("mail_person_id_fkey")),
         sa.ForeignKeyConstraint(["subscription_id"], ["subscription.id"], name=op.f("mail_subscription_id_fkey")),
@@ -129,6 +143,12 @@ def upgrade() -> None:
         ["next_try_at"],
         unique=False,
         postgresql_where=sa.text("status in ('waiting', 'handed_over')"),
+    )
+    op.create_index(
+        "mail_in_status_idx",
+        "mail",
+        ["status", sa.literal_column("created_at desc"), sa.literal_column("id desc")],
+        unique=False,
     )
     op.create_index(op.f("mail_invoice_id_idx"), "mail", ["invoice_id"], unique=False)
     op.create_index(
@@ -154,12 +174,23 @@ def upgrade() -> None:
     op.add_column(
         "billing_settings", sa.Column("mails_off", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False)
     )
+    op.create_check_constraint(
+        op.f("billing_settings_mails_off_check"), "billing_settings", f"mails_off <@ array[{MAIL_KINDS}]"
+    )
     # What happened before nobody subscribed to: it is not announced now. Adding it like this rewrites no row.
     op.add_column("event", sa.Column("is_fanned_out", sa.Boolean(), server_default=sa.true(), nullable=False))
     op.alter_column("event", "is_fanned_out", server_default=sa.false())
     op.alter_column("event", "data", existing_type=postgresql.JSONB(astext_type=sa.Text()), nullable=True)
     op.create_index("event_waiting_idx", "event", ["id"], unique=False, postgresql_where=sa.text("not is_fanned_out"))
+    op.create_index(
+        "inbound_event_payload_idx",
+        "inbound_event",
+        ["received_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("payload is not null"),
+    )
     op.add_column("person", sa.Column("restricted_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("worker_seen", sa.Column("counted", postgresql.JSONB(astext_type=sa.Text()), nullable=True))
 
 
 def downgrade() -> None:

@@ -1,0 +1,1 @@
+"""Events on their way to subscribers: deliveries, their attempts, when they are repeated, and who is given up."""

@@ -1,0 +1,1 @@
+"""What happens to personal data in time and on request: retention, export, erasure."""

@@ -1,0 +1,1 @@
+"""Who is told of events, and where: subscribers, their addresses and their secrets."""
