@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from ledger.database.connection import Connection, is_database_away
+from ledger.database.connection import Connection, is_database_in_trouble
 from ledger.database.transaction import Database, Tx
 from ledger.deliveries.store import NewDelivery, insert_deliveries
 from ledger.errors import Unavailable
@@ -48,7 +48,10 @@ class FanOut:
             except Exception as error:
                 log.warning("fan-out interrupted", reason=type(error).__name__, again_in_s=_AGAIN_S)
                 pause_s = _AGAIN_S
-                if not (is_database_away(error) or isinstance(error, TimeoutError | Unavailable)):
+                if is_database_in_trouble(error) or isinstance(error, Unavailable):
+                    # Perhaps they were too many for the time there is.
+                    self._at_once = max(1, self._at_once // 2)
+                else:
                     with suppress(Exception):
                         await self._narrow_down(error)
             if pause_s:

@@ -31,6 +31,19 @@ def is_database_away(error: BaseException) -> bool:
     return isinstance(error, DATABASE_AWAY) and not isinstance(error, ValueError)
 
 
+# The first two characters of codes that say how the database is at the moment, and nothing of what it was asked: a
+# transaction that must be read-only (a standby), that was rolled back for another's sake, resources that are used up,
+# locks, an operator's intervention (a time-out among them), errors of the system below.
+_TROUBLES = frozenset({"08", "25", "40", "53", "55", "57", "58"})
+
+
+def is_database_in_trouble(error: BaseException) -> bool:
+    """Whether an error says that the same may work later: the database is away, full, or others were in the way."""
+    if isinstance(error, asyncpg.PostgresError):
+        return is_database_away(error) or (error.sqlstate or "")[:2] in _TROUBLES
+    return is_database_away(error) or isinstance(error, TimeoutError)
+
+
 class PooledConnection(_DriverConnection):
     """A connection of the pool."""
 

@@ -256,6 +256,8 @@ class DeliveryEngine:
         if delivery.claimed_until - started_at < _CLAIM_NEEDED:
             return
         is_theirs = False
+        # It may be changed while this is being sent.
+        url = lane.subscriber.url
         if message is None:
             answered = Answered(status=None, error=PURGED_SENTENCE)
         else:
@@ -266,13 +268,18 @@ class DeliveryEngine:
             else:
                 is_theirs = True
                 answered = await self._sender.send(
-                    url=lane.subscriber.url,
+                    url=url,
                     headers=headers_for(message, secrets=secrets, now=started_at),
                     body=message.body,
                 )
         self._recorder.add(
             self._settle(
-                delivery, answered, started_at=started_at, is_theirs=is_theirs, can_be_sent=message is not None
+                delivery,
+                answered,
+                url=url,
+                started_at=started_at,
+                is_theirs=is_theirs,
+                can_be_sent=message is not None,
             )
         )
 
@@ -281,6 +288,7 @@ class DeliveryEngine:
         delivery: ClaimedDelivery,
         answered: Answered,
         *,
+        url: str,
         started_at: datetime,
         is_theirs: bool,
         can_be_sent: bool,
@@ -317,6 +325,7 @@ class DeliveryEngine:
                 duration_ms=answered.duration_ms,
             ),
             subscriber_id=delivery.subscriber_id,
+            url=url,
             result=Result(now, isinstance(verdict, Delivered)) if is_theirs else None,
             is_gone=isinstance(verdict, GiveUp) and verdict.is_gone,
         )

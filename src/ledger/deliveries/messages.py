@@ -14,6 +14,9 @@ from ledger.webhooks.sealing import OpenedSecrets, open_secrets
 from ledger.webhooks.signing import signature_header, timestamp_header
 from ledger.webhooks.store import Subscriber
 
+# The published header that carries a secret as it is.
+SECRET_HEADER = "X-Webhook-Secret"  # noqa: S105 - the name of a header
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it travels. Its id stays the same however often it is sent."""
@@ -48,7 +51,7 @@ def headers_for(message: Message, *, secrets: OpenedSecrets, now: datetime) -> d
         ),
     }
     if secrets.header is not None:
-        headers["X-Webhook-Secret"] = secrets.header
+        headers[SECRET_HEADER] = secrets.header
     return headers
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 
+import asyncpg
 import msgspec
 import structlog
 
-from ledger.database.connection import is_database_away
+from ledger.database.connection import is_database_in_trouble
 from ledger.database.transaction import Database, Tx
 from ledger.deliveries.rules import FAILING_MAX, Result, failing_after, is_given_up
-from ledger.deliveries.store import Outcome, list_failing_since, update_settled
+from ledger.deliveries.store import Outcome, list_standings, update_settled
 from ledger.errors import NotFound, Unavailable
 from ledger.webhooks.actions import disable_subscriber
 from ledger.webhooks.store import update_failing_since
@@ -23,15 +24,18 @@ log = structlog.get_logger("ledger.deliveries")
 GATHER_S = 0.05
 BATCH_MAX = 500
 AGAIN_S = 0.5
+# Who sends a range again, or deletes a subscriber, holds its rows for up to seconds.
+LOCK_WAIT_MS = 100
 
 GONE_REASON = "It answered 410 (Gone): it wants no deliveries any more."
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt's outcome, and what it says of the subscriber: None when the attempt failed through us."""
+    """An attempt's outcome, and what it says of the subscriber at `url`: None when the attempt failed through us."""
 
     outcome: Outcome
     subscriber_id: str
+    url: str
     result: Result | None
     is_gone: bool
 
@@ -66,59 +70,79 @@ class Recorder:
             while self._waiting:
                 batch = list(islice(self._waiting, BATCH_MAX))
                 try:
-                    await self._store(batch)
+                    held = await self._store(batch)
                 except Exception as error:
                     log.warning("outcomes of deliveries wait", count=len(self._waiting), reason=type(error).__name__)
                     await asyncio.sleep(AGAIN_S)
                     continue
                 for _ in batch:
                     self._waiting.popleft()
+                self._waiting.extend(held)
+                if held and len(held) == len(self._waiting):
+                    await asyncio.sleep(AGAIN_S)
 
-    async def _store(self, batch: Sequence[Settled]) -> None:
-        """Stores a batch; if that fails, its members one by one, so that a bad one fails alone.
+    async def _store(self, batch: Sequence[Settled]) -> list[Settled]:
+        """Stores a batch; returns those of subscribers whom somebody else holds, which keep the others not waiting.
 
-        Raises when the database is away.
+        If it fails otherwise, its members one by one, so that a bad one fails alone. Raises when the database is away
+        or in trouble.
         """
         try:
             await store_outcomes(self._database, batch)
+        except asyncpg.LockNotAvailableError:
+            subscriber_ids = list(dict.fromkeys(each.subscriber_id for each in batch))
+            if len(subscriber_ids) == 1:
+                return list(batch)
+            held: list[Settled] = []
+            for subscriber_id in subscriber_ids:
+                held += await self._store([each for each in batch if each.subscriber_id == subscriber_id])
+            return held
         except Exception as error:
-            if _is_away(error):
+            if _is_for_later(error):
                 raise
             log.warning("outcomes of deliveries are stored one by one", reason=type(error).__name__)
             for settled in batch:
                 await self._store_alone(settled)
+        return []
 
     async def _store_alone(self, settled: Settled) -> None:
         try:
             await store_outcomes(self._database, [settled])
         except Exception as error:
-            if _is_away(error):
+            if _is_for_later(error):
                 raise
             # Its claim lapses, and it is sent again.
             log.error("outcome of a delivery was lost", delivery=settled.outcome.delivery_id, exc_info=error)
 
 
-def _is_away(error: Exception) -> bool:
-    return is_database_away(error) or isinstance(error, (TimeoutError, Unavailable))
+def _is_for_later(error: Exception) -> bool:
+    return is_database_in_trouble(error) or isinstance(error, Unavailable)
 
 
 async def store_outcomes(database: Database, batch: Sequence[Settled]) -> None:
     """Stores what came of attempts, and what that means for their subscribers."""
     async with database.transaction_by(kind="system", name="deliveries") as tx:
+        # Shorter than PostgreSQL waits before it looks for a deadlock, so this never ends somebody else's request.
+        await tx.connection.execute(f"set local lock_timeout = '{LOCK_WAIT_MS}ms'")
         # Subscribers before deliveries, as everybody who locks both does.
         await _note_results(tx, batch)
         await update_settled(tx.connection, outcomes=[each.outcome for each in batch])
 
 
 async def _note_results(tx: Tx, batch: Sequence[Settled]) -> None:
+    told = [(each, each.result) for each in batch if each.result is not None]
+    standings = await list_standings(tx.connection, subscriber_ids={each.subscriber_id for each, _ in told})
     results: dict[str, list[Result]] = defaultdict(list)
-    for settled in batch:
-        if settled.result is not None:
-            results[settled.subscriber_id].append(settled.result)
-    gone = {settled.subscriber_id for settled in batch if settled.is_gone}
-    failing = await list_failing_since(tx.connection, subscriber_ids=results)
-    for subscriber_id in sorted(failing):
-        before = failing[subscriber_id]
+    gone: set[str] = set()
+    for settled, result in told:
+        standing = standings.get(settled.subscriber_id)
+        # What an address answered that staff has replaced meanwhile says nothing of the new one.
+        if standing is not None and standing.url == settled.url:
+            results[settled.subscriber_id].append(result)
+            if settled.is_gone:
+                gone.add(settled.subscriber_id)
+    for subscriber_id in sorted(results):
+        before = standings[subscriber_id].failing_since
         after = failing_after(before, results[subscriber_id])
         if after != before:
             await _note_failing(tx, subscriber_id, before=before, after=after)

@@ -9,9 +9,11 @@ import msgspec
 import structlog
 from yarl import URL
 
+from ledger.deliveries.bounded_connection import AnswerTooLong, BoundedConnector
+from ledger.deliveries.messages import SECRET_HEADER
 from ledger.deliveries.rules import is_success, why_status_failed
 from ledger.settings import Network
-from ledger.webhooks.addresses import AddressRefused, CheckedResolver, Scheme, UrlRefused, check_url
+from ledger.webhooks.addresses import URL_MAX, AddressRefused, CheckedResolver, Scheme, UrlRefused, check_url
 from ledger.webhooks.name_lookup import NameLookup
 
 log = structlog.get_logger("ledger.deliveries")
@@ -19,6 +21,10 @@ log = structlog.get_logger("ledger.deliveries")
 TIMEOUT_S = 10.0
 ANSWER_READ_BYTES = 64 * 1024
 ANSWER_KEPT_BYTES = 1024
+# Shorter parts of an address would be masked wherever they stand by chance.
+_SECRET_MIN = 6
+_SECRET_MAX_BYTES = URL_MAX
+_MASK = b"********"
 # Shorter than servers keep an idle connection, or one would be used just as the receiver closes it.
 _IDLE_S = 1.5
 _ADDRESSES_KEPT = 1_000
@@ -51,7 +57,7 @@ class Sender:
     def _session(self, scheme: str, names: NameLookup, user_agent: str) -> aiohttp.ClientSession:
         kind: Scheme = "https" if scheme == "https" else "http"
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=BoundedConnector(
                 resolver=CheckedResolver(allowed=self._allowed, scheme=kind, names=names),
                 # How many there may be at once is decided for each subscriber.
                 limit=0,
@@ -96,7 +102,8 @@ class Sender:
     async def _post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Answered:
         async with self._sessions[url.scheme].post(url, data=body, headers=headers, allow_redirects=False) as response:
             try:
-                answer = await _read_beginning(response)
+                # More than is kept, so that a secret which the end would cut through is recognised.
+                answer = await _read_beginning(response, kept_bytes=ANSWER_KEPT_BYTES + _SECRET_MAX_BYTES)
             except TimeoutError:
                 error = f"It began to answer {response.status} and did not finish within {TIMEOUT_S:.0f} seconds"
                 return Answered(status=None, error=error)
@@ -104,11 +111,24 @@ class Sender:
                 status=response.status,
                 error=None if is_success(response.status) else why_status_failed(response.status),
                 retry_after=response.headers.get("Retry-After"),
-                answer=answer.decode(errors="replace").replace("\0", "") or None,
+                answer=_without(answer, _secrets_in(url, headers)).decode(errors="replace").replace("\0", "") or None,
             )
 
 
-async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
+def _secrets_in(url: URL, headers: Mapping[str, str]) -> list[bytes]:
+    """What nobody may read in an answer of a receiver that echoes what it is sent, the longest first."""
+    found = {headers.get(SECRET_HEADER, ""), url.raw_query_string, url.query_string, *url.query.values()}
+    return sorted((text.encode() for text in found if len(text) >= _SECRET_MIN), key=len, reverse=True)
+
+
+def _without(answer: bytes, secrets: Sequence[bytes]) -> bytes:
+    """What is kept of an answer: its first bytes, with secrets masked."""
+    for secret in secrets:
+        answer = answer.replace(secret, _MASK)
+    return answer[:ANSWER_KEPT_BYTES]
+
+
+async def _read_beginning(response: aiohttp.ClientResponse, *, kept_bytes: int) -> bytes:
     """Reads an answer, but not more of it than is reasonable, and returns its first bytes."""
     kept = bytearray()
     left = ANSWER_READ_BYTES
@@ -123,7 +143,7 @@ async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
         if not chunk:
             return bytes(kept)
         left -= len(chunk)
-        kept += chunk[: ANSWER_KEPT_BYTES - len(kept)]
+        kept += chunk[: kept_bytes - len(kept)]
     response.close()
     return bytes(kept)
 
@@ -132,6 +152,8 @@ def _in_words(failure: Exception) -> str:
     """What went wrong, as a sentence without addresses and without what was sent."""
     if isinstance(failure, TimeoutError):
         return _TOO_SLOW
+    if isinstance(failure, AnswerTooLong):
+        return "Its answer is far too long"
     if isinstance(failure, aiohttp.ClientConnectorDNSError):
         return "Its name does not resolve to an address"
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):

@@ -210,10 +210,17 @@ async def fail_deliveries_of_disabled(connection: Connection, *, reason: str, no
     return int(status.removeprefix("UPDATE "))
 
 
-async def list_failing_since(connection: Connection, *, subscriber_ids: Collection[str]) -> dict[str, datetime | None]:
-    """Since when subscribers fail; those that are disabled or deleted are missing."""
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a subscriber listens at present, and since when it fails there."""
+
+    url: str
+    failing_since: datetime | None
+
+
+async def list_standings(connection: Connection, *, subscriber_ids: Collection[str]) -> dict[str, Standing]:
+    """How subscribers are doing; those that are disabled or deleted are missing."""
     rows = await connection.fetch(
-        "select id::text, failing_since from webhook_subscriber where is_active and id = any($1::uuid[])",
+        "select id::text, url, failing_since from webhook_subscriber where is_active and id = any($1::uuid[])",
         list(subscriber_ids),
     )
-    return {row["id"]: row["failing_since"] for row in rows}
+    return {row["id"]: Standing(url=row["url"], failing_since=row["failing_since"]) for row in rows}
