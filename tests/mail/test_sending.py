@@ -89,7 +89,8 @@ async def test_a_few_mails_are_sent_at_once_and_the_rest_is_left_to_the_next_job
     mailing.ledger.lanyard.delay_s = 0.05
     assert await mailing.sender.send_due() == 12
 
-    assert mailing.post.most_at_once == sending.SENT_AT_ONCE
+    # How many of them meet at the mail server depends on how fast it is.
+    assert 1 <= mailing.post.most_at_once <= sending.SENT_AT_ONCE
     assert mailing.ledger.lanyard.most_user_calls_at_once == sending.SENT_AT_ONCE
     assert await mailing.ledger.value("select count(*) from pgqueuer where entrypoint = 'mail.send'") == 1
 
