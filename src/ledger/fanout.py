@@ -5,6 +5,7 @@ takes events that nobody else holds, and what it makes of them is stored togethe
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
@@ -26,6 +27,8 @@ EVENTS_AT_ONCE = 500
 # A transaction that makes more than these would take seconds.
 _DELIVERIES_AT_ONCE = 5_000
 _AGAIN_S = 1.0
+# A failure may be somebody else's, such as a subscriber that is deleted in the same moment.
+_TRIES = 5
 
 
 class FanOut:
@@ -35,51 +38,53 @@ class FanOut:
         self._database = database
         self._on_deliveries = on_deliveries
         self._at_once = EVENTS_AT_ONCE
-        # Events that nothing can be made of, because of a fault of ours; the next start tries them again.
-        self._left_aside: set[str] = set()
+        # Events that nothing can be made of, because of a fault of ours, and how often that was tried.
+        self._failures: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fans events out until `stop` is set. A database that is away is waited for."""
         while not stop.is_set():
             pause_s = POLL_S
             try:
-                if await self._has_waiting():
-                    pause_s = 0 if await self.fan_out() else POLL_S
+                if await self._has_waiting() and await self.fan_out():
+                    continue
             except Exception as error:
                 log.warning("fan-out interrupted", reason=type(error).__name__, again_in_s=_AGAIN_S)
                 pause_s = _AGAIN_S
-                if is_database_in_trouble(error) or isinstance(error, Unavailable):
-                    # Perhaps they were too many for the time there is.
-                    self._at_once = max(1, self._at_once // 2)
-                else:
-                    with suppress(Exception):
-                        await self._narrow_down(error)
-            if pause_s:
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await stop.wait()
-                except TimeoutError:
-                    continue
+                with suppress(Exception):
+                    await self._narrow_down(error)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await stop.wait()
+            except TimeoutError:
+                continue
 
     async def _has_waiting(self) -> bool:
         found: bool = await self._database.pool.fetchval("select exists (select from event where not is_fanned_out)")
         return found
 
     async def _narrow_down(self, error: Exception) -> None:
-        """After a failure fewer events are taken, in the end the first alone; if that fails, it is left aside."""
+        """After a failure fewer events are taken; the one that fails alone again and again is left aside at last."""
         if self._at_once > 1:
             self._at_once //= 2
             return
+        if is_database_in_trouble(error) or isinstance(error, Unavailable):
+            return
         async with self._database.atomically() as connection:
-            for event in await _lock_waiting(connection, limit=1, left_aside=self._left_aside):
-                log.error("event left aside", event_id=event.id, type=event.type, exc_info=error)
-                self._left_aside.add(event.id)
+            for event in await _lock_waiting(connection, limit=1, left_aside=self._left_aside()):
+                self._failures[event.id] += 1
+                if self._failures[event.id] == _TRIES:
+                    log.error("event left aside", event_id=event.id, type=event.type, exc_info=error)
+
+    def _left_aside(self) -> list[str]:
+        """What was given up; the next start tries it again."""
+        return [event_id for event_id, failures in self._failures.items() if failures >= _TRIES]
 
     async def fan_out(self) -> bool:
         """Makes deliveries and mails of events that wait; tells whether there may be more of them."""
         at_once = self._at_once
         async with self._database.transaction_by(kind="system", name="fanout") as tx:
-            events = await _lock_waiting(tx.connection, limit=at_once, left_aside=self._left_aside)
+            events = await _lock_waiting(tx.connection, limit=at_once, left_aside=self._left_aside())
             # Who is read after the events were seen has heard of everything that happened before it was there.
             subscribers = await list_wanting(tx.connection, event_types={event.type for event in events})
             taken = events[: max(1, _DELIVERIES_AT_ONCE // max(1, len(subscribers)))]

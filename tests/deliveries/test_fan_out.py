@@ -159,6 +159,30 @@ async def test_an_event_that_nothing_can_be_made_of_does_not_hold_up_the_others(
     assert [row["type"] for row in waiting] == ["payment.disputed"]
 
 
+async def test_a_failure_that_passes_costs_no_event_its_deliveries(
+    start_ledger: StartLedger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a subscriber is deleted in the same moment. Seen failing with an event left aside at the first failure
+    it had alone."""
+    original, failures = making.make_mails, 0
+
+    async def make_mails(tx: Tx, *, events: Sequence[FannedEvent]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures <= 4:
+            raise ZeroDivisionError
+        await original(tx, events=events)
+
+    monkeypatch.setattr(fanout, "make_mails", make_mails)
+    monkeypatch.setattr(fanout, "EVENTS_AT_ONCE", 2)
+    monkeypatch.setattr(fanout, "_AGAIN_S", 0.001)
+    ledger = await start_ledger(WEBHOOK_ALLOWED_NETWORKS=LOOPBACK)
+    async with telling(ledger) as shop:
+        await shop.subscribe(receiver)
+        events = await shop.tell(3)
+    assert sorted(receiver.ids) == events
+
+
 async def test_with_many_subscribers_a_transaction_takes_fewer_events(
     start_ledger: StartLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,11 +177,12 @@ class DeliveryEngine:
         stock = {subscriber_id: lane.stock for subscriber_id, lane in self._lanes.items() if lane.stock}
         # All or nothing: what was claimed and cannot be sent would have to wait until the claim lapses.
         async with self._database.atomically() as connection:
-            # A claim that is lost with the server is made again; it need not wait for the disk.
-            await connection.execute("set local synchronous_commit = off")
             claimed = await claim_deliveries(
                 connection, stock=stock, stock_max=LANE_STOCK, now=self._database.clock.now()
             )
+            if claimed:
+                # A claim that is lost with the server is made again; it need not wait for the disk.
+                await connection.execute("set local synchronous_commit = off")
             concerned = {each.subscriber_id for each in claimed}
             concerned |= {subscriber_id for subscriber_id, lane in self._lanes.items() if lane.waiting}
             subscribers = (
@@ -258,20 +259,19 @@ class DeliveryEngine:
         is_theirs = False
         # It may be changed while this is being sent.
         url = lane.subscriber.url
-        if message is None:
-            answered = Answered(status=None, error=PURGED_SENTENCE)
+        try:
+            headers = None if message is None else self._headers(lane, message, now=started_at)
+        except SecretsUnreadable as unreadable:
+            answered = Answered(status=None, error=unreadable.sentence)
+        except Exception as fault:
+            log.error("delivery cannot be made", delivery=delivery.id, exc_info=fault)
+            answered = Answered(status=None, error=f"It could not be made ({type(fault).__name__})")
         else:
-            try:
-                secrets = lane.secrets.of(lane.subscriber, now=started_at)
-            except SecretsUnreadable as unreadable:
-                answered = Answered(status=None, error=unreadable.sentence)
+            if message is None or headers is None:
+                answered = Answered(status=None, error=PURGED_SENTENCE)
             else:
                 is_theirs = True
-                answered = await self._sender.send(
-                    url=url,
-                    headers=headers_for(message, secrets=secrets, now=started_at),
-                    body=message.body,
-                )
+                answered = await self._sender.send(url=url, headers=headers, body=message.body)
         self._recorder.add(
             self._settle(
                 delivery,
@@ -282,6 +282,9 @@ class DeliveryEngine:
                 can_be_sent=message is not None,
             )
         )
+
+    def _headers(self, lane: _Lane, message: Message, *, now: datetime) -> dict[str, str]:
+        return headers_for(message, secrets=lane.secrets.of(lane.subscriber, now=now), now=now)
 
     def _settle(
         self,

@@ -53,6 +53,13 @@ pages: list[Page] = [
                 label="Save",
                 title="Settings",
             ),
+            form(
+                "/api/webhooks/subscribers/:id/replay/form",
+                submit="/api/webhooks/subscribers/:id/replay",
+                method="POST",
+                label="Send Again",
+                title="Send Events Again",
+            ),
         ],
         show_back=True,
     ),
