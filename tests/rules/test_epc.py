@@ -34,7 +34,8 @@ def text_of(
 
 
 def read(picture: Image.Image) -> zxingcpp.Barcode:
-    [code] = zxingcpp.read_barcodes(picture)
+    # In some patterns of modules the reader also sees a bar code of another kind.
+    [code] = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormat.QRCode)
     return code
 
 
