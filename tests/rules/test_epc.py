@@ -35,7 +35,7 @@ def text_of(
 
 def read(picture: Image.Image) -> zxingcpp.Barcode:
     # In some patterns of modules the reader also sees a bar code of another kind.
-    [code] = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormat.QRCode)
+    [code] = [each for each in zxingcpp.read_barcodes(picture) if each.format == zxingcpp.BarcodeFormat.QRCode]
     return code
 
 
