@@ -35,10 +35,6 @@ SERVER_SETTINGS = {
     "random_page_cost": "1.1",
 }
 
-# Issuing has a connection of its own, whose plans are by index from the first invoice on. A plan made while the tables
-# are small reads them whole, and a connection that lives long keeps it until they are analysed the next time.
-ISSUING_SETTINGS = SERVER_SETTINGS | {"application_name": "ledger issuing", "enable_seqscan": "off"}
-
 JsonScalar = str | int | bool | None
 JsonObject = Mapping[str, JsonScalar | Mapping[str, str]]
 
@@ -182,36 +178,30 @@ class Database:
         self.ids = ids
         self._pool_size = pool_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._issuing_pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self) -> None:
         """Makes the pool without connecting: a database that is away makes requests fail, not the start."""
-        self._pool = self._make_pool(self._pool_size, SERVER_SETTINGS)
-        self._issuing_pool = self._make_pool(1, ISSUING_SETTINGS)
-        await self._pool
-        await self._issuing_pool
-
-    def _make_pool(self, size: int, server_settings: dict[str, str]) -> "asyncpg.Pool[asyncpg.Record]":
-        return asyncpg.create_pool(
+        self._pool = asyncpg.create_pool(
             self.url,
             min_size=0,
-            max_size=size,
+            max_size=self._pool_size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
             connection_class=PooledConnection,
             init=prepare_connection,
-            server_settings=server_settings,
+            server_settings=SERVER_SETTINGS,
         )
+        await self._pool
 
     async def close(self) -> None:
         """Waits for what runs, at most five seconds, then cuts."""
-        pools, self._pool, self._issuing_pool = [self._pool, self._issuing_pool], None, None
-        open_pools = [pool for pool in pools if pool is not None]
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
         try:
-            await asyncio.wait_for(asyncio.gather(*(pool.close() for pool in open_pools)), timeout=5)
+            await asyncio.wait_for(pool.close(), timeout=5)
         except TimeoutError:
-            for pool in open_pools:
-                pool.terminate()
+            pool.terminate()
 
     @property
     def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
@@ -220,9 +210,9 @@ class Database:
         return self._pool
 
     @asynccontextmanager
-    async def connection(self, *, is_issuing: bool = False) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A connection for several reads in a row. Raises `Unavailable` when there is none to be had."""
-        pool = self._issuing_pool if is_issuing and self._issuing_pool is not None else self.pool
+        pool = self.pool
         try:
             connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
         except TimeoutError:
@@ -238,14 +228,12 @@ class Database:
             await pool.release(connection)
 
     @asynccontextmanager
-    async def atomically(self, *, is_issuing: bool = False) -> AsyncIterator[Connection]:
+    async def atomically(self) -> AsyncIterator[Connection]:
         """A connection in a transaction, committed at the end of the block; else nothing of it is left.
-
-        `is_issuing` takes the one connection that is kept for issuing invoices.
 
         Raises `OutcomeUnknown` when the connection was lost, or the time was up, during the commit itself.
         """
-        async with self.connection(is_issuing=is_issuing) as connection:
+        async with self.connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:

@@ -152,7 +152,7 @@ class InvoiceWriter:
             return
         attempt = _Attempt()
         try:
-            async with asyncio.timeout(BATCH_TIMEOUT_S), self._database.atomically(is_issuing=True) as connection:
+            async with asyncio.timeout(BATCH_TIMEOUT_S), self._database.atomically() as connection:
                 await self._store_on(connection, batch, attempt)
         except OutcomeUnknown:
             if attempt.witness is not None and not await self._was_stored(attempt.witness):
