@@ -12,8 +12,8 @@ from ledger.providers.connections import Connections
 from ledger.providers.contract import Capability
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
-from ledger.web.idempotency import claim_resumable, complete_claim
-from ledger.web.operation import USER, Reply, acts, encode, reads
+from ledger.web.idempotency import claim_resumable
+from ledger.web.operation import USER, Reply, acts, completed, encode, reads
 from ledger.web.paging import read_cursor
 from ledger.web.shapes import Action, Actions, Column, Detail, Table
 
@@ -129,9 +129,7 @@ async def pay_my_invoice(call: Call[NoBody, NoQuery]) -> Reply:
         if way.kind == "checkout"
         else PaymentWay(message=way.text)
     )
-    if call.claim is not None:
-        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=200, answer=answer.content)
-    return answer
+    return await completed(call, answer)
 
 
 operations = [

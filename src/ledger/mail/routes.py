@@ -13,8 +13,8 @@ from ledger.mail.sending import MailSender, send_again
 from ledger.mail.store import ListedMail, count_waiting, list_mails
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
-from ledger.web.idempotency import claim_resumable, complete_claim
-from ledger.web.operation import STAFF, Reply, acts, encode, reads, writes
+from ledger.web.idempotency import claim_resumable
+from ledger.web.operation import STAFF, Reply, acts, completed, encode, reads, writes
 from ledger.web.paging import PageQuery, counted, read_cursor
 from ledger.web.shapes import NOTHING, Action, Actions, Column, Detail, Done, Field, Message, Row, Table, iso
 
@@ -133,9 +133,7 @@ async def send_test_mail(call: Call[NoBody, NoQuery]) -> Reply:
             await claim_resumable(tx.connection, actor=tx.actor, claim=call.claim, now=tx.now)
     message = await call.services.get(MailSender).send_test(user_id=call.person.user_id)
     answer = encode(Message(message=message))
-    if call.claim is not None:
-        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=200, answer=answer.content)
-    return answer
+    return await completed(call, answer)
 
 
 operations = [list_sent_mails, send_mail_again, show_mail_setup, list_settings_actions, send_test_mail]

@@ -8,8 +8,7 @@ from ledger.providers.connections import Connections
 from ledger.refunds.actions import request_refund
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery
-from ledger.web.idempotency import complete_claim
-from ledger.web.operation import STAFF, Reply, acts, encode, reads
+from ledger.web.operation import STAFF, Reply, acts, completed, encode, reads
 from ledger.web.shapes import Done, Form, FormField
 
 
@@ -36,9 +35,7 @@ async def refund(call: Call[RefundWish, NoQuery]) -> Reply:
         reason=call.body.reason or None,
     )
     answer = encode(Done())
-    if call.claim is not None:
-        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=200, answer=answer.content)
-    return answer
+    return await completed(call, answer)
 
 
 @reads(

@@ -22,7 +22,6 @@ from ledger.subscriptions.routes import (
     cancel_for,
     change_for,
     change_form_of,
-    completed,
     invoices_of,
     pending_of,
     preview_for,
@@ -34,7 +33,7 @@ from ledger.subscriptions.store import Subscription, get_agreed_price, get_subsc
 from ledger.subscriptions.views import my_fields, my_subscription_row, subscribe_form, subscription_actions
 from ledger.web.bodies import NoBody
 from ledger.web.call import Call, NoQuery, QueryT
-from ledger.web.operation import USER, Reply, acts, encode, reads
+from ledger.web.operation import USER, Reply, acts, completed, encode, reads
 from ledger.web.paging import PageQuery, read_cursor
 from ledger.web.shapes import Actions, Column, Detail, Done, Form, Table
 

@@ -38,9 +38,9 @@ from ledger.subscriptions.views import (
     user_text,
 )
 from ledger.web.bodies import NoBody
-from ledger.web.call import BodyT, Call, NoQuery
-from ledger.web.idempotency import claim_resumable, complete_claim
-from ledger.web.operation import STAFF, Reply, acts, encode, reads
+from ledger.web.call import Call, NoQuery
+from ledger.web.idempotency import claim_resumable
+from ledger.web.operation import STAFF, Reply, acts, completed, encode, reads
 from ledger.web.paging import PageQuery, read_cursor
 from ledger.web.shapes import Actions, Column, Detail, Done, Form, Table
 
@@ -71,13 +71,6 @@ _CHANGE_COLUMNS = (
 
 
 # What staff and owners do alike
-
-
-async def completed(call: Call[BodyT, NoQuery], reply: Reply, *, status: int = 200) -> Reply:
-    """The reply, once it is stored under the request's key."""
-    if call.claim is not None:
-        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=status, answer=reply.content)
-    return reply
 
 
 async def cancel_for(call: Call[NoBody, NoQuery], *, owner: Person | None) -> Reply:

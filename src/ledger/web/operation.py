@@ -32,7 +32,7 @@ from ledger.identity import MANAGE_PERMISSION, Caller, Person
 from ledger.web import metrics
 from ledger.web.bodies import NoBody, decode_body, decode_query
 from ledger.web.call import Call, NoQuery, Services
-from ledger.web.idempotency import Claim, Replay, claim_keys, read_claim, store_answers
+from ledger.web.idempotency import Claim, Replay, claim_keys, complete_claim, read_claim, store_answers
 from ledger.web.problems import given_request_id, problem_response, understand
 from ledger.web.reading import drain, read_raw_body
 
@@ -95,6 +95,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 ReadHandler = Callable[[Call[BodyT, QueryT]], Awaitable[object]]
 WriteHandler = Callable[[Call[BodyT, QueryT], Tx], Awaitable[object]]
+
+
+async def completed(call: Call[BodyT, QueryT], reply: Reply, *, status: int = 200) -> Reply:
+    """The reply of an `acts` operation, once it is stored under the request's key, if it has one."""
+    if call.claim is not None:
+        await complete_claim(call.database, caller=call.caller, claim=call.claim, status=status, answer=reply.content)
+    return reply
 
 
 def reads(
